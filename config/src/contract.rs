@@ -1,0 +1,37 @@
+//! Names, ports and paths that operator and proxy must agree on. The operator writes them into the proxy's
+//! DaemonSet, the proxy uses them as the defaults of its flags.
+
+/// Audience of the projected ServiceAccount token with which a proxy proves itself to the config stream.
+pub const TOKEN_AUDIENCE: &str = "config.weft.mesh";
+
+/// Where that token is mounted in the proxy's pod.
+pub const TOKEN_PATH: &str = "/var/run/weft/token/token";
+
+/// Where the certificate of the operator's CA is mounted in the proxy's pod (PEM).
+pub const CA_PATH: &str = "/var/run/weft/ca/ca.crt";
+
+/// Directory of the last-known-good snapshot in the proxy's pod.
+pub const SNAPSHOT_DIR: &str = "/var/lib/weft";
+
+/// Port of the operator's config stream (gRPC over TLS), in its pod and on its Service.
+pub const CONFIG_PORT: u16 = 9443;
+
+/// Port of `/metrics`, `/livez` and `/readyz` in operator and proxy pods.
+pub const ADMIN_PORT: u16 = 9901;
+
+/// Path on the proxy's admin port that lists the listen ports of the configuration it holds, as a JSON list of
+/// numbers. The operator asks it before it gives a freed port to another Service.
+pub const HELD_PORTS_PATH: &str = "/held-ports";
+
+/// Name of the ServiceAccount the proxies run as, in the operator's namespace.
+pub const PROXY_SERVICE_ACCOUNT: &str = "weft-proxy";
+
+/// Name of the operator's Service; with the namespace it is the TLS server name `weft-operator.<namespace>.svc`.
+pub const OPERATOR_SERVICE: &str = "weft-operator";
+
+/// Request and response header that names the node whose proxy carried a request.
+pub const NODE_HEADER: &str = "x-weft-node";
+
+/// Default range (inclusive) of the ports proxies listen on: above the well-known ones, below the kernel's
+/// ephemeral range (`net.ipv4.ip_local_port_range` starts at 32768).
+pub const LISTEN_PORTS: (u16, u16) = (10000, 32767);

@@ -1,0 +1,20 @@
+//! The contract between operator and proxy, and the only thing they know of each other.
+//!
+//! - [`model`]: the resources as plain Rust types, validated.
+//! - [`wire`]: the protobuf schema's generated types and the conversions from and to the model.
+//! - [`set`]: a set of resources with hashes and a digest, and how an update changes it.
+//! - [`snapshot`]: the file a proxy keeps its last-known-good configuration in.
+//! - [`contract`]: names, ports and paths both sides must agree on.
+//!
+//! Nothing here knows HTTP, Kubernetes objects or sockets.
+
+pub mod contract;
+pub mod model;
+pub mod set;
+pub mod snapshot;
+pub mod wire;
+
+pub use model::{
+    Endpoint, Endpoints, EndpointsId, Port, Resource, ResourceKey, Service, ServiceId, TrafficType,
+};
+pub use set::{Entry, ResourceSet, Update};

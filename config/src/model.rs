@@ -1,0 +1,129 @@
+//! The resources that travel, as plain Rust types.
+//!
+//! What lives here is already valid: ports are not zero, addresses are addresses. The conversions in
+//! [`crate::wire`] are the only way in from bytes.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Namespace and name of a Service of the user.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId {
+    /// The Service's namespace.
+    pub namespace: Arc<str>,
+    /// The Service's name.
+    pub name: Arc<str>,
+}
+
+impl ServiceId {
+    /// The Service `name` in `namespace`.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// Shown as `namespace/name`.
+impl fmt::Display for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Names one resource.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceKey {
+    /// How a Service is carried.
+    Service(ServiceId),
+    /// The endpoints behind one port of a Service.
+    Endpoints(EndpointsId),
+}
+
+impl fmt::Display for ResourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(id) => write!(f, "Service {id}"),
+            Self::Endpoints(id) => write!(f, "Endpoints {id}"),
+        }
+    }
+}
+
+/// Names the endpoints behind one port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointsId {
+    /// The Service.
+    pub service: ServiceId,
+    /// The port number of the Service (not of the pods: those may differ per pod).
+    pub port: u16,
+}
+
+/// Shown as `namespace/name:port`.
+impl fmt::Display for EndpointsId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.service, self.port)
+    }
+}
+
+/// One resource: the unit that is sent, acknowledged, refused and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resource {
+    /// How a Service is carried.
+    Service(Service),
+    /// The endpoints behind one port of a Service.
+    Endpoints(EndpointsId, Endpoints),
+}
+
+impl Resource {
+    /// The key this resource is stored under.
+    pub fn key(&self) -> ResourceKey {
+        match self {
+            Self::Service(service) => ResourceKey::Service(service.id.clone()),
+            Self::Endpoints(id, _) => ResourceKey::Endpoints(id.clone()),
+        }
+    }
+}
+
+/// How one Service of the user is carried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Which Service.
+    pub id: ServiceId,
+    /// Its ports, each with a listen port of its own.
+    pub ports: Vec<Port>,
+}
+
+/// One port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The port number of the Service.
+    pub port: u16,
+    /// The port's name; empty when the Service does not name it.
+    pub name: String,
+    /// The local port proxies listen on for it.
+    pub listen_port: u16,
+    /// What is spoken on it.
+    pub traffic_type: TrafficType,
+    /// The endpoints it leads to.
+    pub endpoints: EndpointsId,
+}
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrafficType {
+    /// HTTP/1.0, HTTP/1.1 and h2c with prior knowledge.
+    Http,
+}
+
+/// The endpoints behind one port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Endpoints {
+    /// Ready to take requests.
+    pub ready: Vec<Endpoint>,
+    /// Terminating but still serving: used only when nothing is ready.
+    pub draining: Vec<Endpoint>,
+    /// How many more exist that can take nothing; told to people in error texts.
+    pub unready: u32,
+}
+
+/// One pod's address and port.
+pub type Endpoint = SocketAddr;

@@ -1,0 +1,139 @@
+//! The file a proxy keeps its last-known-good configuration in.
+//!
+//! Written beside and renamed, so a reader sees the old file or the new one; guarded by a checksum, so a damaged file
+//! is noticed and not used.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::set::{Entry, ResourceSet};
+use crate::wire::{DecodeError, v1};
+
+/// Why a snapshot file could not be read or written. The text names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The file system refused.
+    #[error("snapshot {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// The bytes are not a snapshot.
+    #[error("snapshot {path} is damaged: {source}")]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        source: prost::DecodeError,
+    },
+    /// A resource in it is not valid.
+    #[error("snapshot {path} is damaged: {source}")]
+    Resource {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the resource.
+        source: DecodeError,
+    },
+    /// The checksum does not fit the content.
+    #[error("snapshot {path} is damaged: its checksum does not match its content")]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Writes `set` to `path` as a whole or not at all.
+///
+/// The file is not synced to disk: it must survive the end of the process, not of the node, and a damaged one is
+/// noticed by its checksum.
+pub fn write(path: &Path, set: &ResourceSet) -> Result<(), SnapshotError> {
+    let failed = |source| SnapshotError::Io { path: path.to_owned(), source };
+    let bytes = v1::Snapshot { resources: set.iter().map(v1::Resource::from).collect() }.encode_to_vec();
+    let beside = path.with_extension("new");
+    let mut file = fs::File::create(&beside).map_err(failed)?;
+    file.write_all(&xxh3_64(&bytes).to_be_bytes()).and_then(|()| file.write_all(&bytes)).map_err(failed)?;
+    fs::rename(&beside, path).map_err(failed)
+}
+
+/// Reads the set back; `None` when there is no file yet.
+pub fn read(path: &Path) -> Result<Option<ResourceSet>, SnapshotError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(SnapshotError::Io { path: path.to_owned(), source }),
+    };
+    let content = bytes
+        .split_first_chunk::<8>()
+        .filter(|(checksum, content)| u64::from_be_bytes(**checksum) == xxh3_64(content))
+        .map(|(_, content)| content)
+        .ok_or_else(|| SnapshotError::Checksum { path: path.to_owned() })?;
+    let snapshot = v1::Snapshot::decode(content)
+        .map_err(|source| SnapshotError::Encoding { path: path.to_owned(), source })?;
+    let set = snapshot
+        .resources
+        .iter()
+        .map(Entry::try_from)
+        .collect::<Result<_, _>>()
+        .map_err(|source| SnapshotError::Resource { path: path.to_owned(), source })?;
+    Ok(Some(set))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Endpoints, EndpointsId, Port, Resource, Service, ServiceId, TrafficType};
+
+    fn set() -> ResourceSet {
+        let id = ServiceId::new("shop", "cart");
+        let endpoints = EndpointsId { service: id.clone(), port: 80 };
+        let port = Port {
+            port: 80,
+            name: "http".into(),
+            listen_port: 10000,
+            traffic_type: TrafficType::Http,
+            endpoints: endpoints.clone(),
+        };
+        let ready = vec![([10, 0, 0, 1], 8080).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 8080).into()];
+        let list = Endpoints { ready, draining: vec![([10, 0, 0, 2], 8081).into()], unready: 3 };
+        [Resource::Service(Service { id, ports: vec![port] }), Resource::Endpoints(endpoints, list)]
+            .into_iter()
+            .map(Entry::new)
+            .collect()
+    }
+
+    fn directory(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("weft-snapshot-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let path = directory("round").join("config");
+        assert!(read(&path).unwrap().is_none(), "no file yet");
+        write(&path, &set()).unwrap();
+        let back = read(&path).unwrap().unwrap();
+        assert!(back.iter().eq(set().iter()));
+        assert_eq!(back.digest(), set().digest());
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_by_name() {
+        let path = directory("damage").join("config");
+        write(&path, &set()).unwrap();
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x55;
+            fs::write(&path, &bytes).unwrap();
+            let error = read(&path).expect_err("damage must be noticed").to_string();
+            assert!(error.contains("config"), "{error}");
+        }
+    }
+}

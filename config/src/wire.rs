@@ -1,0 +1,213 @@
+//! The generated protobuf types and their conversions from and to the model.
+//!
+//! Encoding cannot fail. Decoding validates: what it lets through is a resource a proxy can serve.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::model::{Endpoints, EndpointsId, Port, Resource, ResourceKey, Service, ServiceId, TrafficType};
+use crate::set::Entry;
+
+/// Generated from `proto/weft/config/v1/config.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    tonic::include_proto!("weft.config.v1");
+}
+
+/// Why a resource or key on the wire was refused. The text names the resource.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// The name is not of the form its kind wants.
+    #[error("resource name {0:?} is not of the form {1}")]
+    Name(String, &'static str),
+    /// A newer operator sent a kind this proxy does not know.
+    #[error("resource {0:?} is of a kind this version does not know")]
+    Kind(String),
+    /// A port number is zero or larger than 65535.
+    #[error("{resource}: {value} is not a port number")]
+    PortNumber {
+        /// The resource.
+        resource: String,
+        /// The number as sent.
+        value: u32,
+    },
+    /// An address is neither 4 nor 16 bytes long.
+    #[error("{resource}: an endpoint's address has {length} bytes")]
+    Address {
+        /// The resource.
+        resource: String,
+        /// The number of bytes as sent.
+        length: usize,
+    },
+    /// A newer operator sent a traffic type this proxy does not know.
+    #[error("{resource}: traffic type {value} is not known to this version")]
+    TrafficType {
+        /// The resource.
+        resource: String,
+        /// The number as sent.
+        value: i32,
+    },
+}
+
+const SERVICE_FORM: &str = "namespace/name";
+const ENDPOINTS_FORM: &str = "namespace/name:port";
+
+fn port_number(resource: &str, value: u32) -> Result<u16, DecodeError> {
+    match u16::try_from(value) {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(DecodeError::PortNumber { resource: resource.to_owned(), value }),
+    }
+}
+
+fn service_id(name: &str) -> Result<ServiceId, DecodeError> {
+    match name.split_once('/') {
+        Some((namespace, service)) if !namespace.is_empty() && !service.is_empty() => {
+            Ok(ServiceId::new(namespace, service))
+        }
+        _ => Err(DecodeError::Name(name.to_owned(), SERVICE_FORM)),
+    }
+}
+
+fn endpoints_id(name: &str) -> Result<EndpointsId, DecodeError> {
+    let refused = || DecodeError::Name(name.to_owned(), ENDPOINTS_FORM);
+    let (service, port) = name.rsplit_once(':').ok_or_else(refused)?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(refused)?;
+    Ok(EndpointsId { service: service_id(service).map_err(|_| refused())?, port })
+}
+
+impl From<&ResourceKey> for v1::ResourceKey {
+    fn from(key: &ResourceKey) -> Self {
+        let (kind, name) = match key {
+            ResourceKey::Service(id) => (v1::ResourceKind::Service, id.to_string()),
+            ResourceKey::Endpoints(id) => (v1::ResourceKind::Endpoints, id.to_string()),
+        };
+        Self { kind: kind.into(), name }
+    }
+}
+
+impl TryFrom<&v1::ResourceKey> for ResourceKey {
+    type Error = DecodeError;
+
+    fn try_from(key: &v1::ResourceKey) -> Result<Self, DecodeError> {
+        match key.kind() {
+            v1::ResourceKind::Service => Ok(Self::Service(service_id(&key.name)?)),
+            v1::ResourceKind::Endpoints => Ok(Self::Endpoints(endpoints_id(&key.name)?)),
+            v1::ResourceKind::Unspecified => Err(DecodeError::Kind(key.name.clone())),
+        }
+    }
+}
+
+impl From<&Entry> for v1::Resource {
+    fn from(entry: &Entry) -> Self {
+        Self { hash: entry.hash, ..encode(&entry.resource) }
+    }
+}
+
+impl TryFrom<&v1::Resource> for Entry {
+    type Error = DecodeError;
+
+    fn try_from(resource: &v1::Resource) -> Result<Self, DecodeError> {
+        Ok(Self { hash: resource.hash, resource: Arc::new(decode(resource)?) })
+    }
+}
+
+/// The encoding of a resource without its hash: what the hash is computed over.
+pub(crate) fn encode(resource: &Resource) -> v1::Resource {
+    match resource {
+        Resource::Service(service) => v1::Resource {
+            name: service.id.to_string(),
+            body: Some(v1::resource::Body::Service(encode_service(service))),
+            hash: 0,
+        },
+        Resource::Endpoints(id, endpoints) => v1::Resource {
+            name: id.to_string(),
+            body: Some(v1::resource::Body::Endpoints(v1::Endpoints {
+                ready: endpoints.ready.iter().map(encode_endpoint).collect(),
+                draining: endpoints.draining.iter().map(encode_endpoint).collect(),
+                unready: endpoints.unready,
+            })),
+            hash: 0,
+        },
+    }
+}
+
+fn decode(resource: &v1::Resource) -> Result<Resource, DecodeError> {
+    let name = resource.name.as_str();
+    match &resource.body {
+        Some(v1::resource::Body::Service(service)) => {
+            Ok(Resource::Service(decode_service(name, service_id(name)?, service)?))
+        }
+        Some(v1::resource::Body::Endpoints(endpoints)) => {
+            let addresses = |list: &[v1::Endpoint]| {
+                list.iter().map(|e| decode_endpoint(name, e)).collect::<Result<Vec<_>, _>>()
+            };
+            Ok(Resource::Endpoints(
+                endpoints_id(name)?,
+                Endpoints {
+                    ready: addresses(&endpoints.ready)?,
+                    draining: addresses(&endpoints.draining)?,
+                    unready: endpoints.unready,
+                },
+            ))
+        }
+        None => Err(DecodeError::Kind(name.to_owned())),
+    }
+}
+
+fn encode_service(service: &Service) -> v1::Service {
+    v1::Service {
+        ports: service
+            .ports
+            .iter()
+            .map(|port| v1::Port {
+                port: port.port.into(),
+                name: port.name.clone(),
+                listen_port: port.listen_port.into(),
+                traffic_type: match port.traffic_type {
+                    TrafficType::Http => v1::TrafficType::Http.into(),
+                },
+                endpoints: port.endpoints.to_string(),
+            })
+            .collect(),
+    }
+}
+
+fn decode_service(name: &str, id: ServiceId, service: &v1::Service) -> Result<Service, DecodeError> {
+    let ports = service.ports.iter().map(|port| {
+        Ok(Port {
+            port: port_number(name, port.port)?,
+            name: port.name.clone(),
+            listen_port: port_number(name, port.listen_port)?,
+            traffic_type: match port.traffic_type() {
+                v1::TrafficType::Http => TrafficType::Http,
+                v1::TrafficType::Unspecified => {
+                    return Err(DecodeError::TrafficType {
+                        resource: name.to_owned(),
+                        value: port.traffic_type,
+                    });
+                }
+            },
+            endpoints: endpoints_id(&port.endpoints)?,
+        })
+    });
+    Ok(Service { id, ports: ports.collect::<Result<_, _>>()? })
+}
+
+fn encode_endpoint(endpoint: &SocketAddr) -> v1::Endpoint {
+    let address = match endpoint.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    v1::Endpoint { address, port: endpoint.port().into() }
+}
+
+fn decode_endpoint(name: &str, endpoint: &v1::Endpoint) -> Result<SocketAddr, DecodeError> {
+    let bytes = endpoint.address.as_slice();
+    let ip = match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok(),
+        16 => <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok(),
+        _ => None,
+    };
+    let ip = ip.ok_or_else(|| DecodeError::Address { resource: name.to_owned(), length: bytes.len() })?;
+    Ok(SocketAddr::new(ip, port_number(name, endpoint.port)?))
+}
