@@ -19,9 +19,8 @@ pub const CONFIG_PORT: u16 = 9443;
 /// Port of `/metrics`, `/livez` and `/readyz` in operator and proxy pods.
 pub const ADMIN_PORT: u16 = 9901;
 
-/// Path on the proxy's admin port that lists the listen ports of the configuration it holds, as a JSON list of
-/// numbers. The operator asks it before it gives a freed port to another Service.
-pub const HELD_PORTS_PATH: &str = "/held-ports";
+/// Path on the proxy's admin port that answers with a [`crate::status::ProxyStatus`] in JSON.
+pub const STATUS_PATH: &str = "/config-status";
 
 /// Name of the ServiceAccount the proxies run as, in the operator's namespace.
 pub const PROXY_SERVICE_ACCOUNT: &str = "weft-proxy";

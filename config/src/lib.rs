@@ -4,6 +4,7 @@
 //! - [`wire`]: the protobuf schema's generated types and the conversions from and to the model.
 //! - [`set`]: a set of resources with hashes and a digest, and how an update changes it.
 //! - [`snapshot`]: the file a proxy keeps its last-known-good configuration in.
+//! - [`status`]: what a proxy tells of the configuration it holds.
 //! - [`contract`]: names, ports and paths both sides must agree on.
 //!
 //! Nothing here knows HTTP, Kubernetes objects or sockets.
@@ -12,6 +13,7 @@ pub mod contract;
 pub mod model;
 pub mod set;
 pub mod snapshot;
+pub mod status;
 pub mod wire;
 
 pub use model::{
