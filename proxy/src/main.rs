@@ -1,2 +1,114 @@
-//! Placeholder.
-fn main() {}
+//! Wires the proxy together and waits for its end.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+use weft_proxy::admin::Admin;
+use weft_proxy::args::{Args, LogFormat};
+use weft_proxy::drain::{self, Drain};
+use weft_proxy::listen::Listeners;
+use weft_proxy::metrics::Metrics;
+use weft_proxy::sync::{Operator, Sync};
+use weft_proxy::tables::Tables;
+use weft_proxy::tables::apply::Applier;
+
+type Failure = Box<dyn std::error::Error + Send + std::marker::Sync>;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    start_log(&args);
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(args: &Args) {
+    let filter = EnvFilter::try_new(&args.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    match args.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+fn start(args: Args) -> Result<(), Failure> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| "a TLS provider is installed twice")?;
+    // Every listener and connection is a descriptor; the soft limit is often 1024.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    let threads = match args.worker_threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        n => n,
+    };
+    let workers = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("worker")
+        .enable_all()
+        .build()?;
+    // Health has a thread of its own, so that it can tell when the workers are stuck.
+    let health = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("admin")
+        .enable_all()
+        .build()?;
+    let handle = workers.handle().clone();
+    let ended = workers.block_on(run(args, threads, &health, handle));
+    health.shutdown_background();
+    workers.shutdown_timeout(Duration::from_millis(100));
+    ended
+}
+
+async fn run(
+    args: Args,
+    threads: usize,
+    health: &tokio::runtime::Runtime,
+    workers: tokio::runtime::Handle,
+) -> Result<(), Failure> {
+    let tables = Arc::new(Tables::default());
+    let metrics = Arc::new(Metrics::default());
+    let engine = weft_proxy::http::engine(Arc::clone(&tables), &args.node_name, threads)?;
+    let listeners = Arc::new(Listeners::new(engine, Arc::clone(&metrics)));
+    let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
+    let (sync, view) = Sync::new(applier, Arc::clone(&listeners), Arc::clone(&metrics), args.snapshot_dir);
+
+    let (draining_set, draining) = watch::channel(false);
+    let admin = Admin { sync: view, listeners: Arc::clone(&listeners), metrics, draining };
+    let admin_listener = bind_admin(args.admin_port)?;
+    health.spawn(admin.serve(admin_listener, workers));
+
+    let operator = Operator {
+        url: args.operator_url,
+        token_path: args.token_path,
+        ca_path: args.ca_path,
+        node: args.node_name,
+        pod: args.pod_name,
+    };
+    tokio::spawn(sync.run(operator));
+
+    let drain = Drain {
+        accept_window: Duration::from_secs(args.accept_window_seconds),
+        deadline: Duration::from_secs(args.drain_deadline_seconds),
+    };
+    drain::until_over(drain, listeners, draining_set).await?;
+    Ok(())
+}
+
+/// Bound here, so that a port that cannot be had ends the process with a message.
+fn bind_admin(port: u16) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+        .or_else(|_| TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

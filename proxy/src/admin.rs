@@ -1,0 +1,152 @@
+//! `/livez`, `/readyz`, `/metrics` and what this proxy holds, on a port of its own.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use weft_config::contract::STATUS_PATH;
+use weft_config::status::ProxyStatus;
+
+use crate::listen::Listeners;
+use crate::metrics::Metrics;
+use crate::sync::SyncView;
+
+/// A worker that has not run the heart-beat for this long is stuck.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// What the admin port answers from.
+pub struct Admin {
+    /// The configuration.
+    pub sync: SyncView,
+    /// The listeners.
+    pub listeners: Arc<Listeners>,
+    /// The series.
+    pub metrics: Arc<Metrics>,
+    /// Whether this process has been told to end.
+    pub draining: watch::Receiver<bool>,
+}
+
+impl Admin {
+    /// Serves on `listener` until the process ends. Runs wholly on the runtime it is called on; `workers` is the runtime
+    /// that carries traffic: liveness asks whether that one still moves.
+    pub async fn serve(self, listener: std::net::TcpListener, workers: tokio::runtime::Handle) {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "the admin port cannot be served"),
+        };
+        let admin = Arc::new(self);
+        let beat = Heartbeat::start(&workers);
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let (admin, beat) = (Arc::clone(&admin), Arc::clone(&beat));
+            tokio::spawn(async move {
+                let service = service_fn(move |request| {
+                    let answer = admin.answer(&request, &beat);
+                    async move { Ok::<_, Infallible>(answer) }
+                });
+                let served = hyper::server::conn::http1::Builder::new()
+                    .timer(hyper_util::rt::TokioTimer::new())
+                    .header_read_timeout(Duration::from_secs(10))
+                    .serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = served.await {
+                    tracing::debug!(%error, "admin connection");
+                }
+            });
+        }
+    }
+
+    fn answer<B>(&self, request: &Request<B>, beat: &Heartbeat) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
+        }
+        match request.uri().path() {
+            "/livez" if beat.is_stuck() => text(StatusCode::SERVICE_UNAVAILABLE, "the workers do not move\n"),
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => match self.why_not_ready() {
+                Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+                None => text(StatusCode::OK, "ok\n"),
+            },
+            "/metrics" => match self.metrics.encode() {
+                Ok(metrics) => answer(
+                    StatusCode::OK,
+                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                    metrics,
+                ),
+                Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be encoded\n"),
+            },
+            STATUS_PATH => {
+                let status = self.sync.status.load();
+                let status =
+                    ProxyStatus { listen_ports: self.listeners.held_ports(), ..ProxyStatus::clone(&status) };
+                match serde_json::to_string(&status) {
+                    Ok(json) => answer(StatusCode::OK, "application/json", json),
+                    Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the status cannot be encoded\n"),
+                }
+            }
+            _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /config-status\n"),
+        }
+    }
+
+    fn why_not_ready(&self) -> Option<&'static str> {
+        if *self.draining.borrow() {
+            Some("draining\n")
+        } else if !*self.sync.complete.borrow() {
+            Some("no configuration yet: neither from the operator nor from a snapshot\n")
+        } else {
+            None
+        }
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    answer(status, "text/plain; charset=utf-8", body)
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+    response
+}
+
+/// A task on the workers' runtime that notes the time, so that a stuck runtime shows.
+struct Heartbeat {
+    started: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Heartbeat {
+    fn start(workers: &tokio::runtime::Handle) -> Arc<Self> {
+        let beat = Arc::new(Self { started: Instant::now(), last_ms: AtomicU64::new(0) });
+        let noted = Arc::clone(&beat);
+        workers.spawn(async move {
+            let mut every = tokio::time::interval(Duration::from_millis(500));
+            loop {
+                every.tick().await;
+                noted.last_ms.store(noted.now_ms(), Relaxed);
+            }
+        });
+        beat
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_stuck(&self) -> bool {
+        u128::from(self.now_ms().saturating_sub(self.last_ms.load(Relaxed))) > STUCK.as_millis()
+    }
+}

@@ -1,0 +1,281 @@
+//! Which endpoint a request goes to: power of two choices on outstanding requests, over the ready endpoints.
+//!
+//! An endpoint that could not be connected to is passed over for a while (passive ejection), but never all of them: when
+//! every one is ejected they are used as if none were.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use weft_config::Endpoints;
+
+/// How long an endpoint is passed over after its first connect failure; doubles with each further one.
+const FIRST_EJECTION: Duration = Duration::from_secs(1);
+/// The longest it is passed over.
+const LONGEST_EJECTION: Duration = Duration::from_secs(30);
+
+/// Milliseconds since this process first asked. Monotonic.
+fn now_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One endpoint and what this proxy has learnt of it. Survives changes of the list it is in.
+#[derive(Debug)]
+pub struct EndpointState {
+    /// Where it listens.
+    pub address: SocketAddr,
+    outstanding: AtomicU32,
+    /// Connect failures in a row.
+    failures: AtomicU32,
+    /// In [`now_ms`]; 0: not ejected.
+    ejected_until: AtomicU64,
+}
+
+impl EndpointState {
+    fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            outstanding: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Requests on their way to it.
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding.load(Relaxed)
+    }
+
+    /// Whether it is passed over for now.
+    pub fn is_ejected(&self) -> bool {
+        let until = self.ejected_until.load(Relaxed);
+        until != 0 && now_ms() < until
+    }
+
+    /// A connection to it failed.
+    pub fn connect_failed(&self) {
+        let failures = self.failures.fetch_add(1, Relaxed).min(16);
+        let ejection = FIRST_EJECTION.saturating_mul(1 << failures).min(LONGEST_EJECTION);
+        self.ejected_until.store(now_ms() + ejection.as_millis() as u64, Relaxed);
+    }
+
+    /// A connection to it was made.
+    pub fn connected(&self) {
+        // A load first: the common case must not write a cache line that all workers share.
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+            self.ejected_until.store(0, Relaxed);
+        }
+    }
+}
+
+/// Counts a request on its way to an endpoint, until dropped.
+#[derive(Debug)]
+pub struct Outstanding(Arc<EndpointState>);
+
+impl Outstanding {
+    /// The endpoint.
+    pub fn endpoint(&self) -> &EndpointState {
+        &self.0
+    }
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.0.outstanding.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The endpoints of one port of a Service, as they are now. Replaced whole when they change.
+#[derive(Debug, Default)]
+pub struct EndpointList {
+    ready: Vec<Arc<EndpointState>>,
+    draining: Vec<Arc<EndpointState>>,
+    unready: u32,
+}
+
+impl EndpointList {
+    /// The list for `endpoints`, which takes over the state of those that `before` knew.
+    pub fn new(endpoints: &Endpoints, before: &Self) -> Self {
+        let state = |address: &SocketAddr| {
+            let known = before.ready.iter().chain(&before.draining).find(|state| state.address == *address);
+            known.cloned().unwrap_or_else(|| Arc::new(EndpointState::new(*address)))
+        };
+        Self {
+            ready: endpoints.ready.iter().map(state).collect(),
+            draining: endpoints.draining.iter().map(state).collect(),
+            unready: endpoints.unready,
+        }
+    }
+
+    /// Picks an endpoint for a request that has already tried `tried`. `None`: there is nothing to send it to.
+    ///
+    /// An endpoint that was tried is picked again only when there is no other.
+    pub fn pick(&self, tried: &[SocketAddr]) -> Option<Outstanding> {
+        let candidates = if self.ready.is_empty() { &self.draining } else { &self.ready };
+        let picked = two_choices(candidates, tried)?;
+        picked.outstanding.fetch_add(1, Relaxed);
+        Some(Outstanding(Arc::clone(picked)))
+    }
+
+    /// Why there is nothing to pick from, for people.
+    pub fn why_empty(&self) -> String {
+        match self.unready {
+            0 => "the Service has no endpoints".to_owned(),
+            1 => "its only endpoint is not ready".to_owned(),
+            n => format!("none of its {n} endpoints is ready"),
+        }
+    }
+
+    /// The number of endpoints requests may go to.
+    pub fn usable(&self) -> usize {
+        if self.ready.is_empty() { self.draining.len() } else { self.ready.len() }
+    }
+}
+
+fn two_choices<'a>(list: &'a [Arc<EndpointState>], tried: &[SocketAddr]) -> Option<&'a Arc<EndpointState>> {
+    let good = |state: &Arc<EndpointState>| !state.is_ejected() && !tried.contains(&state.address);
+    match list {
+        [] => return None,
+        [only] => return Some(only),
+        _ => {}
+    }
+    let first = fastrand::usize(..list.len());
+    let mut second = fastrand::usize(..list.len() - 1);
+    if second >= first {
+        second += 1;
+    }
+    let (first, second) = (&list[first], &list[second]);
+    match (good(first), good(second)) {
+        (true, true) if second.outstanding() < first.outstanding() => Some(second),
+        (true, _) => Some(first),
+        (false, true) => Some(second),
+        // Rare: both drawn are out. Look at all, from a random place on, and take the best kind there is.
+        (false, false) => {
+            let from = fastrand::usize(..list.len());
+            let around = || list[from..].iter().chain(&list[..from]);
+            around()
+                .find(|state| good(state))
+                .or_else(|| around().find(|state| !tried.contains(&state.address)))
+                .or(Some(first))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(i: u8) -> SocketAddr {
+        ([10, 0, 0, i], 80).into()
+    }
+
+    fn list(ready: &[u8], draining: &[u8]) -> EndpointList {
+        let all = |list: &[u8]| list.iter().map(|i| address(*i)).collect();
+        let endpoints = Endpoints { ready: all(ready), draining: all(draining), unready: 0 };
+        EndpointList::new(&endpoints, &EndpointList::default())
+    }
+
+    fn picks(
+        list: &EndpointList,
+        tried: &[SocketAddr],
+        n: usize,
+    ) -> std::collections::BTreeMap<SocketAddr, usize> {
+        fastrand::seed(7);
+        let mut counts = std::collections::BTreeMap::new();
+        for _ in 0..n {
+            *counts.entry(list.pick(tried).unwrap().endpoint().address).or_default() += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn idle_endpoints_get_equal_shares() {
+        let counts = picks(&list(&[1, 2, 3, 4], &[]), &[], 4000);
+        assert_eq!(counts.len(), 4);
+        assert!(counts.values().all(|n| (800..1200).contains(n)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_busy_endpoint_gets_less() {
+        let list = list(&[1, 2, 3], &[]);
+        let _busy: Vec<_> = (0..50)
+            .map(|_| {
+                list.ready[0].outstanding.fetch_add(1, Relaxed);
+                Outstanding(Arc::clone(&list.ready[0]))
+            })
+            .collect();
+        let counts = picks(&list, &[], 3000);
+        assert_eq!(counts.get(&address(1)), None, "always loses against an idle one: {counts:?}");
+    }
+
+    #[test]
+    fn outstanding_is_counted_until_dropped() {
+        let list = list(&[1], &[]);
+        let picked = list.pick(&[]).unwrap();
+        assert_eq!(picked.endpoint().outstanding(), 1);
+        drop(picked);
+        assert_eq!(list.ready[0].outstanding(), 0);
+    }
+
+    #[test]
+    fn a_failed_endpoint_is_passed_over_until_it_connects_again() {
+        let list = list(&[1, 2, 3], &[]);
+        list.ready[0].connect_failed();
+        assert_eq!(picks(&list, &[], 500).get(&address(1)), None);
+        list.ready[0].connected();
+        assert!(picks(&list, &[], 500).contains_key(&address(1)));
+    }
+
+    #[test]
+    fn when_all_are_ejected_all_are_used() {
+        let list = list(&[1, 2, 3], &[]);
+        list.ready.iter().for_each(|state| state.connect_failed());
+        assert_eq!(picks(&list, &[], 500).len(), 3);
+    }
+
+    #[test]
+    fn a_retry_goes_elsewhere_while_there_is_an_elsewhere() {
+        let list = list(&[1, 2, 3], &[]);
+        assert_eq!(
+            picks(&list, &[address(1), address(2)], 100).into_keys().collect::<Vec<_>>(),
+            [address(3)]
+        );
+        assert!(list.pick(&[address(1), address(2), address(3)]).is_some());
+    }
+
+    #[test]
+    fn a_retry_prefers_an_ejected_endpoint_to_the_one_that_just_failed() {
+        let list = list(&[1, 2], &[]);
+        list.ready.iter().for_each(|state| state.connect_failed());
+        assert_eq!(picks(&list, &[address(1)], 100).into_keys().collect::<Vec<_>>(), [address(2)]);
+    }
+
+    #[test]
+    fn draining_endpoints_are_a_last_resort() {
+        assert_eq!(picks(&list(&[1], &[2, 3]), &[], 100).into_keys().collect::<Vec<_>>(), [address(1)]);
+        assert_eq!(picks(&list(&[], &[2, 3]), &[], 100).len(), 2);
+        assert!(list(&[], &[]).pick(&[]).is_none());
+    }
+
+    #[test]
+    fn a_change_keeps_what_was_learnt_and_never_picks_what_is_gone() {
+        let before = list(&[1, 2], &[]);
+        before.ready[1].connect_failed();
+        let endpoints = Endpoints { ready: vec![address(2), address(3)], ..Endpoints::default() };
+        let after = EndpointList::new(&endpoints, &before);
+        assert!(Arc::ptr_eq(&before.ready[1], &after.ready[0]));
+        assert_eq!(picks(&after, &[], 200).into_keys().collect::<Vec<_>>(), [address(3)]);
+    }
+
+    #[test]
+    fn people_are_told_why_there_is_nothing() {
+        let text = |unready| EndpointList { unready, ..EndpointList::default() }.why_empty();
+        assert_eq!(text(0), "the Service has no endpoints");
+        assert_eq!(text(1), "its only endpoint is not ready");
+        assert_eq!(text(3), "none of its 3 endpoints is ready");
+    }
+}

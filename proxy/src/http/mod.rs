@@ -1,0 +1,41 @@
+//! Carrying an HTTP request. [`phases`] reads as the life of a request, in order; each policy is a module beside it.
+
+pub mod errors;
+pub mod headers;
+pub mod phases;
+pub mod retry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::apps::HttpServerOptions;
+use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
+
+use crate::tables::Tables;
+use phases::Phases;
+
+/// Pingora's engine with our phases in it. One for all listeners: they share its pool of upstream connections.
+pub type Engine = HttpProxy<Phases>;
+
+/// Idle upstream connections kept, for each worker thread.
+const UPSTREAM_POOL_PER_THREAD: usize = 1024;
+/// How long an h2 connection without streams is kept.
+const H2_IDLE: Duration = Duration::from_secs(300);
+
+/// The engine for `tables`, on `node`, with `threads` workers.
+pub fn engine(tables: Arc<Tables>, node: &str, threads: usize) -> Result<Arc<Engine>, headers::BadNode> {
+    let conf = ServerConf {
+        threads,
+        upstream_keepalive_pool_size: UPSTREAM_POOL_PER_THREAD * threads,
+        max_retries: retry::MOST_TRIES,
+        ..ServerConf::default()
+    };
+    let mut engine = HttpProxy::new(Phases::new(tables, headers::NodeHeader::new(node)?), Arc::new(conf));
+    engine.handle_init_modules();
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    options.h2_idle_timeout = Some(H2_IDLE);
+    engine.server_options = Some(options);
+    Ok(Arc::new(engine))
+}

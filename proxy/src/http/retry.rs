@@ -1,0 +1,91 @@
+//! When a failed request is sent again: only where that is safe.
+//!
+//! - A connection that could not be made: nothing was sent, so always, on another endpoint.
+//! - A connection that broke before any byte of an answer: when the method is idempotent (RFC 9110, section 9.2.2) and the
+//!   body, if any, is still at hand. This one costs from a budget, so that a Service in trouble is not drowned.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use http::Method;
+
+/// Tries in all, the first one included.
+pub const MOST_TRIES: usize = 3;
+
+/// Thousandths of a retry that each request earns: at most one request in five is sent again.
+const EARNED: u64 = 200;
+/// Thousandths of a retry that each second earns, so that quiet Services can retry, too.
+const EARNED_PER_SECOND: u64 = 10_000;
+/// The most that can be saved up.
+const MOST_SAVED: u64 = 100_000;
+
+/// Whether RFC 9110 allows `method` to be repeated.
+pub fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+/// How many retries may still be made, in thousandths.
+#[derive(Debug)]
+pub struct Budget {
+    saved: AtomicU64,
+    since: Instant,
+    /// Milliseconds after `since` up to which time has been paid out.
+    paid_until: AtomicU64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { saved: AtomicU64::new(MOST_SAVED / 10), since: Instant::now(), paid_until: AtomicU64::new(0) }
+    }
+}
+
+impl Budget {
+    /// A request came: it earns its share.
+    pub fn request(&self) {
+        // Full is the common case and must not write.
+        if self.saved.load(Relaxed) < MOST_SAVED {
+            self.saved.fetch_add(EARNED, Relaxed);
+        }
+    }
+
+    /// Takes one retry, if there is one.
+    pub fn take(&self) -> bool {
+        self.pay_for_time();
+        self.saved.fetch_update(Relaxed, Relaxed, |saved| saved.checked_sub(1000)).is_ok()
+    }
+
+    fn pay_for_time(&self) {
+        let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let paid = self.paid_until.swap(now, Relaxed);
+        let earned = now.saturating_sub(paid).saturating_mul(EARNED_PER_SECOND / 1000);
+        let _ = self
+            .saved
+            .fetch_update(Relaxed, Relaxed, |saved| Some(saved.saturating_add(earned).min(MOST_SAVED)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_idempotent_methods_are_repeated() {
+        assert!([Method::GET, Method::HEAD, Method::PUT, Method::DELETE].iter().all(is_idempotent));
+        assert!(![Method::POST, Method::PATCH, Method::CONNECT].iter().any(is_idempotent));
+    }
+
+    #[test]
+    fn a_fifth_of_the_requests_may_be_repeated() {
+        let budget = Budget::default();
+        while budget.saved.load(Relaxed) >= 1000 {
+            budget.saved.fetch_sub(1000, Relaxed);
+        }
+        (0..1000).for_each(|_| budget.request());
+        let retries = (0..1000).take_while(|_| budget.take()).count();
+        // Time pays a little meanwhile; the saving is capped.
+        assert!((90..=110).contains(&retries), "{retries}");
+    }
+}

@@ -1,0 +1,127 @@
+//! One accepted connection, from its first bytes to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
+
+use crate::http::Engine;
+
+/// How long a client may take to send its first bytes.
+const FIRST_BYTES: Duration = Duration::from_secs(60);
+/// How long an idle HTTP/1.1 connection is kept, in seconds.
+const KEEP_ALIVE: u64 = 60;
+/// The first bytes of h2 with prior knowledge. No HTTP/1 method begins with them, and even the shortest HTTP/1 request is
+/// longer: waiting for more than these could wait for ever.
+const H2_BEGINS: &[u8; 3] = b"PRI";
+
+/// The open connections of one listener.
+#[derive(Debug)]
+pub struct Connections {
+    count: AtomicUsize,
+    /// Of all listeners together.
+    total: Arc<AtomicUsize>,
+    gauge: Gauge,
+    /// `true`: answers say `Connection: close`, h2 gets GOAWAY.
+    leave: watch::Sender<bool>,
+    /// `true`: dropped where they are.
+    cut: watch::Sender<bool>,
+}
+
+impl Connections {
+    pub(super) fn new(total: Arc<AtomicUsize>, gauge: Gauge) -> Self {
+        let (leave, cut) = (watch::Sender::new(false), watch::Sender::new(false));
+        Self { count: AtomicUsize::new(0), total, gauge, leave, cut }
+    }
+
+    /// Tells every client to leave with its next answer.
+    pub fn tell_to_leave(&self) {
+        self.leave.send_replace(true);
+    }
+
+    /// Drops every connection.
+    pub fn cut(&self) {
+        self.cut.send_replace(true);
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.count.load(SeqCst)
+    }
+}
+
+/// Counts a connection until dropped.
+struct Open(Arc<Connections>);
+
+impl Open {
+    fn new(connections: &Arc<Connections>) -> Self {
+        connections.count.fetch_add(1, SeqCst);
+        connections.total.fetch_add(1, SeqCst);
+        connections.gauge.inc();
+        Self(Arc::clone(connections))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, SeqCst);
+        self.0.total.fetch_sub(1, SeqCst);
+        self.0.gauge.dec();
+    }
+}
+
+/// What pingora calls for each connection of one listener.
+pub struct PortApp {
+    engine: Arc<Engine>,
+    connections: Arc<Connections>,
+}
+
+impl PortApp {
+    pub(super) fn new(engine: Arc<Engine>, connections: Arc<Connections>) -> Self {
+        Self { engine, connections }
+    }
+
+    /// `leave` instead of pingora's own shutdown: that one drops idle connections under a request that is on its way,
+    /// while this one lets it in and says `Connection: close` with the answer.
+    async fn serve(&self, mut stream: Stream, leave: &ShutdownWatch) -> Option<()> {
+        let mut first = [0; H2_BEGINS.len()];
+        let peeked = tokio::time::timeout(FIRST_BYTES, stream.try_peek(&mut first)).await;
+        peeked.ok()?.ok()?;
+        if first == *H2_BEGINS {
+            self.engine.process_new(stream, leave).await;
+            return Some(());
+        }
+        let mut session = ServerSession::new_http1(stream);
+        session.set_keepalive(Some(KEEP_ALIVE));
+        let mut next = self.engine.process_new_http(session, leave).await;
+        while let Some((stream, settings)) = next.map(pingora::apps::ReusedHttpStream::consume) {
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
+            }
+            next = self.engine.process_new_http(session, leave).await;
+        }
+        Some(())
+    }
+}
+
+#[async_trait]
+impl ServerApp for PortApp {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _accepting: &ShutdownWatch) -> Option<Stream> {
+        let _open = Open::new(&self.connections);
+        let leave = self.connections.leave.subscribe();
+        let mut cut = self.connections.cut.subscribe();
+        tokio::select! {
+            _ = self.serve(stream, &leave) => {}
+            _ = cut.wait_for(|cut| *cut) => {}
+        }
+        None
+    }
+}

@@ -1,0 +1,78 @@
+//! One connection to the operator: Hello, then an Ack for each Update, until something breaks.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use weft_config::wire::v1::config_discovery_client::ConfigDiscoveryClient;
+use weft_config::wire::v1::{ProxyMessage, proxy_message::Message};
+
+use super::{Drift, Operator, Sync};
+
+/// The largest update taken: 10,000 Services fit several times.
+const LARGEST_UPDATE: usize = 64 << 20;
+
+/// Why a stream did not come to be, or ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    #[error("cannot read {path}: {source}")]
+    File { path: String, source: std::io::Error },
+    #[error("the token file does not hold a token")]
+    Token,
+    #[error("{0}")]
+    Connect(#[from] tonic::transport::Error),
+    #[error("the operator refused: {0}")]
+    Refused(#[from] tonic::Status),
+    #[error(transparent)]
+    Drift(#[from] Drift),
+    #[error("the operator ended the stream")]
+    Ended,
+}
+
+/// Connects and follows updates until the stream ends; never returns `Ok`.
+pub(super) async fn follow(sync: &mut Sync, operator: &Operator) -> Result<(), StreamError> {
+    // Read anew each time: the kubelet rotates the token, the operator may renew its CA.
+    let ca = read(&operator.ca_path).await?;
+    let token = read(&operator.token_path).await?;
+    let bearer = format!("Bearer {}", String::from_utf8_lossy(&token).trim());
+    let bearer: MetadataValue<Ascii> = bearer.parse().map_err(|_| StreamError::Token)?;
+
+    let channel = Endpoint::from_shared(operator.url.clone())?
+        .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)))?
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .connect()
+        .await?;
+    let mut client = ConfigDiscoveryClient::new(channel)
+        .max_decoding_message_size(LARGEST_UPDATE)
+        .max_encoding_message_size(LARGEST_UPDATE);
+
+    let (answers, outgoing) = mpsc::channel(16);
+    let hello = sync.hello(operator);
+    send(&answers, Message::Hello(hello)).await?;
+    let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
+    request.metadata_mut().insert("authorization", bearer);
+    let mut updates = client.stream(request).await?.into_inner();
+    tracing::info!(url = operator.url, "connected to the operator");
+    sync.metrics.connected.set(1);
+    sync.publish_status(true);
+    while let Some(update) = updates.message().await? {
+        let ack = sync.take(&update)?;
+        send(&answers, Message::Ack(ack)).await?;
+    }
+    Err(StreamError::Ended)
+}
+
+async fn send(answers: &mpsc::Sender<ProxyMessage>, message: Message) -> Result<(), StreamError> {
+    answers.send(ProxyMessage { message: Some(message) }).await.map_err(|_| StreamError::Ended)
+}
+
+async fn read(path: &std::path::Path) -> Result<Vec<u8>, StreamError> {
+    let failed = |source| StreamError::File { path: path.display().to_string(), source };
+    tokio::fs::read(path).await.map_err(failed)
+}

@@ -1,0 +1,192 @@
+//! The configuration: from the operator's stream, or at first from the last-known-good snapshot, into the tables.
+//!
+//! One task does it all, so there is nothing to lock. Losing the operator changes nothing but a gauge: what is in force
+//! stays in force.
+
+mod client;
+mod saver;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use weft_config::status::{ProxyStatus, Rejection};
+use weft_config::wire::{DecodeError, v1};
+use weft_config::{Entry, ResourceKey, Update, snapshot};
+
+use crate::listen::Listeners;
+use crate::metrics::Metrics;
+use crate::tables::apply::Applier;
+use saver::Saver;
+
+/// Where the operator is and how to prove ourselves to it.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// `https://...`; the host is also the name its certificate must carry.
+    pub url: String,
+    /// File with our token.
+    pub token_path: PathBuf,
+    /// File with its CA's certificate.
+    pub ca_path: PathBuf,
+    /// Our node.
+    pub node: String,
+    /// Our pod.
+    pub pod: String,
+}
+
+/// Waits between attempts to connect: doubled each time, with jitter.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Keeps the tables in step with the operator.
+pub struct Sync {
+    applier: Applier,
+    listeners: Arc<Listeners>,
+    metrics: Arc<Metrics>,
+    saver: Saver,
+    status: Arc<ArcSwap<ProxyStatus>>,
+    complete: watch::Sender<bool>,
+    /// Set on drift: the next Hello must claim nothing, so that everything is sent.
+    forget_held: bool,
+}
+
+/// What others may see of it.
+#[derive(Clone)]
+pub struct SyncView {
+    /// For the admin port; listen ports are added there, since they change without an update.
+    pub status: Arc<ArcSwap<ProxyStatus>>,
+    /// Becomes `true` when a full configuration is in force, and stays so.
+    pub complete: watch::Receiver<bool>,
+}
+
+impl Sync {
+    /// Starts from the snapshot below `directory`, if there is a good one.
+    pub fn new(
+        applier: Applier,
+        listeners: Arc<Listeners>,
+        metrics: Arc<Metrics>,
+        directory: PathBuf,
+    ) -> (Self, SyncView) {
+        let path = directory.join("config");
+        let (complete, complete_view) = watch::channel(false);
+        let status = Arc::new(ArcSwap::default());
+        let view = SyncView { status: Arc::clone(&status), complete: complete_view };
+        let saver = Saver::start(path.clone(), metrics.snapshot_failures.clone());
+        let mut sync = Self { applier, listeners, metrics, saver, status, complete, forget_held: false };
+        match snapshot::read(&path) {
+            Ok(Some(set)) => {
+                sync.applier.apply(&Update { upserts: set.iter().cloned().collect(), removals: Vec::new() });
+                tracing::info!(resources = set.len(), "serving from the last-known-good configuration");
+                sync.complete.send_replace(true);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "starting without the last-known-good configuration"),
+        }
+        sync.publish_status(false);
+        (sync, view)
+    }
+
+    /// Follows the operator for ever, reconnecting as often as it takes.
+    pub async fn run(mut self, operator: Operator) {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let before = self.metrics.updates.get();
+            if let Err(error) = client::follow(&mut self, &operator).await {
+                tracing::warn!(error = %error, url = operator.url, "no configuration stream; what is in force stays");
+            }
+            self.metrics.connected.set(0);
+            self.publish_status(false);
+            if self.metrics.updates.get() != before {
+                wait = FIRST_WAIT;
+            }
+            // Half of it at random: after an operator's restart not all proxies come back in the same instant.
+            let jitter = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
+            tokio::time::sleep(jitter).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// The first message of a stream.
+    fn hello(&mut self, operator: &Operator) -> v1::Hello {
+        let forget = std::mem::take(&mut self.forget_held);
+        let held = self.applier.held().hashes().filter(|_| !forget);
+        v1::Hello {
+            node: operator.node.clone(),
+            pod: operator.pod.clone(),
+            proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
+            held: held.map(|(key, hash)| v1::Held { key: Some(key.into()), hash }).collect(),
+        }
+    }
+
+    /// Applies an update and answers it. `Err`: what we hold is not what the operator thinks, the stream must end.
+    fn take(&mut self, message: &v1::Update) -> Result<v1::Ack, Drift> {
+        let mut update = Update::default();
+        let mut undecodable = Vec::new();
+        for resource in &message.upserts {
+            match Entry::try_from(resource) {
+                Ok(entry) => update.upserts.push(entry),
+                Err(error) => undecodable.push((resource, error)),
+            }
+        }
+        update.removals = message.removals.iter().filter_map(|key| ResourceKey::try_from(key).ok()).collect();
+        self.applier.apply(&update);
+        let mut rejections = self.note_undecodable(undecodable);
+        rejections.extend(
+            self.applier
+                .rejections()
+                .iter()
+                .map(|(key, reason)| v1::Rejection { key: Some(key.into()), reason: reason.clone() }),
+        );
+
+        let digest = self.applier.held().digest();
+        if rejections.is_empty() && digest != message.digest {
+            self.forget_held = true;
+            return Err(Drift);
+        }
+        self.metrics.updates.inc();
+        if let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+            self.metrics.last_update.set(now.as_secs_f64());
+        }
+        self.saver.save(self.applier.held().clone());
+        self.publish_status(true);
+        self.complete.send_replace(true);
+        Ok(v1::Ack { version: message.version, rejections, digest })
+    }
+
+    /// Resources of a newer operator that this version does not understand keep their old form, too.
+    fn note_undecodable(&mut self, list: Vec<(&v1::Resource, DecodeError)>) -> Vec<v1::Rejection> {
+        let mut rejections = Vec::new();
+        for (resource, error) in list {
+            let kind = match resource.body {
+                Some(v1::resource::Body::Service(_)) => v1::ResourceKind::Service,
+                Some(v1::resource::Body::Endpoints(_)) => v1::ResourceKind::Endpoints,
+                None => v1::ResourceKind::Unspecified,
+            };
+            let key = v1::ResourceKey { kind: kind.into(), name: resource.name.clone() };
+            match ResourceKey::try_from(&key) {
+                Ok(key) => self.applier.reject(key, error.to_string()),
+                Err(_) => rejections.push(v1::Rejection { key: Some(key), reason: error.to_string() }),
+            }
+        }
+        rejections
+    }
+
+    fn publish_status(&self, connected: bool) {
+        let rejections = self.applier.rejections().iter();
+        self.status.store(Arc::new(ProxyStatus {
+            digest: format!("{:016x}", self.applier.held().digest()),
+            listen_ports: self.listeners.held_ports(),
+            rejections: rejections
+                .map(|(key, reason)| Rejection { resource: key.to_string(), reason: reason.clone() })
+                .collect(),
+            connected,
+        }));
+    }
+}
+
+/// What we hold is not what the operator thinks we hold.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration held does not match the operator's digest; asking for all of it")]
+struct Drift;

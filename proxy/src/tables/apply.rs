@@ -1,0 +1,176 @@
+//! Applies updates: resources to table entries, backends and listeners. One task owns the [`Applier`]; a change costs what
+//! it changes, not what there is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use weft_config::model::EndpointsId;
+use weft_config::{Endpoints, Entry, Port, Resource, ResourceKey, ResourceSet, Service, ServiceId, Update};
+
+use super::{Backend, PortEntry, Tables};
+use crate::balance::EndpointList;
+use crate::listen::Listeners;
+use crate::metrics::Metrics;
+
+/// Everything this proxy holds, and what was made of it.
+pub struct Applier {
+    tables: Arc<Tables>,
+    listeners: Arc<Listeners>,
+    metrics: Arc<Metrics>,
+    held: ResourceSet,
+    backends: HashMap<EndpointsId, Arc<Backend>>,
+    /// Resources refused in their latest form, and why.
+    rejections: BTreeMap<ResourceKey, String>,
+}
+
+impl Applier {
+    /// Holds nothing yet.
+    pub fn new(tables: Arc<Tables>, listeners: Arc<Listeners>, metrics: Arc<Metrics>) -> Self {
+        let (held, backends, rejections) = Default::default();
+        Self { tables, listeners, metrics, held, backends, rejections }
+    }
+
+    /// What is held.
+    pub fn held(&self) -> &ResourceSet {
+        &self.held
+    }
+
+    /// What was refused and still is.
+    pub fn rejections(&self) -> &BTreeMap<ResourceKey, String> {
+        &self.rejections
+    }
+
+    /// Applies `update`; a resource that cannot be served keeps its old form and is noted as rejected.
+    ///
+    /// Removals and Services whose ports move come before what takes their place; endpoints come before the Services that
+    /// lead to them, so that no request meets a Service without its endpoints.
+    pub fn apply(&mut self, update: &Update) {
+        for key in &update.removals {
+            self.remove(key);
+        }
+        let (services, endpoints): (Vec<_>, Vec<_>) =
+            update.upserts.iter().partition(|entry| matches!(*entry.resource, Resource::Service(_)));
+        for entry in endpoints.into_iter().chain(services) {
+            self.upsert(entry);
+        }
+        self.metrics.resources.set(i64::try_from(self.held.len()).unwrap_or(i64::MAX));
+        self.metrics.rejected.set(i64::try_from(self.rejections.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Notes a resource that could not even be decoded.
+    pub fn reject(&mut self, key: ResourceKey, reason: String) {
+        self.rejections.insert(key, reason);
+    }
+
+    fn upsert(&mut self, entry: &Entry) {
+        let key = entry.resource.key();
+        let applied = match &*entry.resource {
+            Resource::Service(service) => self.upsert_service(service),
+            Resource::Endpoints(id, endpoints) => {
+                self.upsert_endpoints(id, endpoints);
+                Ok(())
+            }
+        };
+        match applied {
+            Ok(()) => {
+                self.rejections.remove(&key);
+                self.held.insert(entry.clone());
+            }
+            Err(reason) => {
+                tracing::warn!(resource = %key, reason, "refused");
+                self.rejections.insert(key, reason);
+            }
+        }
+    }
+
+    fn upsert_endpoints(&mut self, id: &EndpointsId, endpoints: &Endpoints) {
+        let backend = self.backends.entry(id.clone()).or_default();
+        let list = EndpointList::new(endpoints, &backend.endpoints.load());
+        backend.endpoints.store(Arc::new(list));
+    }
+
+    /// Binds what is new first: when a port cannot be had the Service stays as it was.
+    fn upsert_service(&mut self, service: &Service) -> Result<(), String> {
+        let before = self.held_ports(&service.id);
+        let mut bound = Vec::new();
+        for port in &service.ports {
+            let ours = before.iter().any(|old| old.listen_port == port.listen_port);
+            let taken = self.tables.port(port.listen_port);
+            if let Some(other) = taken.as_ref().filter(|entry| entry.service != service.id) {
+                self.unbind(&bound);
+                return Err(format!("listen port {} belongs to {}", port.listen_port, other.description));
+            }
+            if ours {
+                continue;
+            }
+            if let Err(error) = self.listeners.open(port.listen_port) {
+                self.unbind(&bound);
+                return Err(format!("cannot listen on port {}: {error}", port.listen_port));
+            }
+            bound.push(port.listen_port);
+        }
+        for port in &service.ports {
+            let entry = self.entry(&service.id, port);
+            self.tables.set(port.listen_port, Some(entry));
+        }
+        for old in &before {
+            if !service.ports.iter().any(|port| port.listen_port == old.listen_port) {
+                self.close(old.listen_port);
+            }
+            if !service.ports.iter().any(|port| port.port == old.port) {
+                self.metrics.forget(&service.id, old.port);
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, service: &ServiceId, port: &Port) -> Arc<PortEntry> {
+        let named = if port.name.is_empty() { String::new() } else { format!(" ({})", port.name) };
+        Arc::new(PortEntry {
+            service: service.clone(),
+            port: port.port,
+            listen_port: port.listen_port,
+            description: format!("Service {service} port {}{named}", port.port),
+            // Made empty when its endpoints have not come: it answers 503 until they do.
+            backend: Arc::clone(self.backends.entry(port.endpoints.clone()).or_default()),
+            metrics: self.metrics.port(service, port.port),
+        })
+    }
+
+    fn remove(&mut self, key: &ResourceKey) {
+        self.rejections.remove(key);
+        match key {
+            ResourceKey::Service(id) => {
+                for port in self.held_ports(id) {
+                    self.close(port.listen_port);
+                    self.metrics.forget(id, port.port);
+                }
+            }
+            ResourceKey::Endpoints(id) => {
+                // A Service may still lead here for a moment: it must answer 503, not use what is gone.
+                if let Some(backend) = self.backends.remove(id) {
+                    backend.endpoints.store(Arc::default());
+                }
+            }
+        }
+        self.held.remove(key);
+    }
+
+    fn held_ports(&self, id: &ServiceId) -> Vec<Port> {
+        match self.held.get(&ResourceKey::Service(id.clone())).map(|entry| &*entry.resource) {
+            Some(Resource::Service(service)) => service.ports.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn close(&self, listen_port: u16) {
+        self.tables.set(listen_port, None);
+        self.listeners.close(listen_port);
+    }
+
+    fn unbind(&self, ports: &[u16]) {
+        for port in ports {
+            self.listeners.close(*port);
+        }
+    }
+}
