@@ -1,10 +1,21 @@
-//! Prints the CRDs as YAML, for `charts/weft/crds/`.
+//! Prints the CRDs as YAML; `.ci/generate` writes them into the chart.
 
-use kube::CustomResourceExt;
-use weft_crds::MeshConfig;
+use std::io::{self, Write};
+use std::process::ExitCode;
 
-fn main() -> Result<(), serde_yaml_ng::Error> {
-    println!("# Generated from crds/src by `make generate`. Do not edit.");
-    print!("{}", serde_yaml_ng::to_string(&MeshConfig::crd())?);
-    Ok(())
+fn main() -> ExitCode {
+    let yaml = match weft_crds::crd_yaml() {
+        Ok(yaml) => yaml,
+        Err(error) => {
+            eprintln!("crdgen: the CRD cannot be written as YAML: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match io::stdout().write_all(yaml.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("crdgen: standard output: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,0 +1,232 @@
+//! `spec.proxy`: the proxies' pods and how they run.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::rules;
+
+/// The proxies: a DaemonSet `weft-proxy` in the MeshConfig's namespace.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxySpec {
+    /// Image of the proxy. Absent: the one that belongs to the operator's version, as the chart sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub image: Option<String>,
+
+    /// When the kubelet pulls the image.
+    pub image_pull_policy: ImagePullPolicy,
+
+    /// Secrets with credentials for the image's registry, in the MeshConfig's namespace.
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+
+    /// CPU and memory of each proxy. Given, it replaces the default as a whole.
+    pub resources: Resources,
+
+    /// Labels of the nodes that run a proxy. Pods on other nodes then use the proxy of another node. Empty: every
+    /// node.
+    pub node_selector: BTreeMap<String, String>,
+
+    /// Taints of nodes that a proxy puts up with. Absent: all taints, so that every node has its proxy; an empty
+    /// list: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tolerations: Option<Vec<Toleration>>,
+
+    /// PriorityClass of the proxies, so that they are not the first to be evicted from a full node. Empty: the
+    /// cluster's default. Some clusters allow the system classes outside kube-system only under a ResourceQuota that
+    /// names them.
+    pub priority_class_name: String,
+
+    /// Threads that carry traffic in each proxy. 0: one for each core of the node.
+    #[schemars(range(max = 256))]
+    pub worker_threads: u16,
+
+    /// How much the proxies tell in their log.
+    pub log_level: LogLevel,
+
+    /// Form of the lines in the proxies' log.
+    pub log_format: LogFormat,
+
+    /// Ports in the proxies' own network namespaces; each port of each Service in the mesh takes one.
+    pub listen_ports: PortRange,
+
+    /// How a proxy that is told to stop lets go of its clients.
+    pub drain: DrainSpec,
+
+    /// Annotations added to the proxies' pods.
+    pub pod_annotations: BTreeMap<String, String>,
+
+    /// Labels added to the proxies' pods. Those by which Weft finds its own pods stay as they are.
+    pub pod_labels: BTreeMap<String, String>,
+}
+
+impl Default for ProxySpec {
+    fn default() -> Self {
+        Self {
+            image: None,
+            image_pull_policy: ImagePullPolicy::default(),
+            image_pull_secrets: Vec::new(),
+            resources: Resources::default(),
+            node_selector: BTreeMap::new(),
+            tolerations: None,
+            priority_class_name: "system-node-critical".to_owned(),
+            worker_threads: 0,
+            log_level: LogLevel::default(),
+            log_format: LogFormat::default(),
+            listen_ports: PortRange::default(),
+            drain: DrainSpec::default(),
+            pod_annotations: BTreeMap::new(),
+            pod_labels: BTreeMap::new(),
+        }
+    }
+}
+
+/// CPU and memory of a container.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// What the scheduler sets aside, by name of the resource: cpu, memory.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, Quantity>,
+
+    /// What may be used at most, by name of the resource. A limit on cpu shows as latency of every call that goes
+    /// through the proxy.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Quantity>,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        let requests = [("cpu", "100m"), ("memory", "64Mi")];
+        Self {
+            requests: requests.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into(),
+            limits: BTreeMap::new(),
+        }
+    }
+}
+
+impl From<Resources> for ResourceRequirements {
+    fn from(resources: Resources) -> Self {
+        let given = |map: BTreeMap<_, _>| (!map.is_empty()).then_some(map);
+        Self { requests: given(resources.requests), limits: given(resources.limits), claims: None }
+    }
+}
+
+/// When the kubelet pulls an image.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub enum ImagePullPolicy {
+    /// Before every start.
+    Always,
+    /// Only when the node does not have it yet.
+    #[default]
+    IfNotPresent,
+    /// Not at all; the node must have it.
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// The word of the Pod API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// How much a log tells.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Only what failed.
+    Error,
+    /// And what may need attention.
+    Warn,
+    /// And what happened.
+    #[default]
+    Info,
+    /// And why.
+    Debug,
+    /// And every step.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word of the proxy's flag `--log-level`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Form of the lines in a log.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// The word of the proxy's flag `--log-format`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// A range of ports, both ends included.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::listen_ports()))]
+pub struct PortRange {
+    /// First port of the range.
+    #[schemars(range(min = 1024, max = 65535))]
+    pub from: u16,
+
+    /// Last port of the range. The default stays below the ports the kernel gives to outgoing connections
+    /// (ip_local_port_range), which it could otherwise give away first.
+    #[schemars(range(min = 1024, max = 65535))]
+    pub to: u16,
+}
+
+impl Default for PortRange {
+    fn default() -> Self {
+        Self { from: 10000, to: 32767 }
+    }
+}
+
+/// How a proxy that is told to stop lets go of its clients.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DrainSpec {
+    /// For so long a stopping proxy still accepts connections: the time every node needs to learn that it is no
+    /// longer ready.
+    #[schemars(range(max = 300))]
+    pub accept_window_seconds: u16,
+
+    /// After the accept window, for so long the requests under way may last before they are cut off.
+    #[schemars(range(min = 1, max = 3600))]
+    pub deadline_seconds: u16,
+}
+
+impl Default for DrainSpec {
+    fn default() -> Self {
+        Self { accept_window_seconds: 5, deadline_seconds: 60 }
+    }
+}

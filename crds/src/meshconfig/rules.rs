@@ -1,0 +1,74 @@
+//! What the API server refuses, and the sentence it refuses it with (CEL).
+//!
+//! Each message says what is wrong and what to write instead. Sizes and value ranges are ordinary schema keywords
+//! beside their fields; here is what those cannot say.
+
+use serde_json::{Value, json};
+
+/// A DNS name of labels of at most 63 characters.
+const DNS_NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
+
+/// Holds for a mesh domain `d` that lies within the cluster's domain or above it.
+const OVERLAPS: &str = "d == self.clusterDomain || d.endsWith('.' + self.clusterDomain) || \
+                        self.clusterDomain.endsWith('.' + d)";
+
+pub(super) fn domains_and_cluster_domain() -> Value {
+    json!([{
+        "rule": format!("self.domains.all(d, !({OVERLAPS}))"),
+        "messageExpression": format!(
+            "'the mesh domain ' + self.domains.filter(d, {OVERLAPS})[0] + ' overlaps the cluster domain ' + \
+             self.clusterDomain + ', whose names must keep working: choose another in spec.domains, for example \
+             weft.mesh'"
+        ),
+        "message": "a mesh domain overlaps the cluster's own DNS domain: choose another in spec.domains, for \
+                    example weft.mesh",
+    }])
+}
+
+pub(super) fn domains() -> Value {
+    json!([
+        {
+            "rule": format!("self.all(d, d.matches('{DNS_NAME}'))"),
+            "message": "a mesh domain is letters in lower case, digits and '-', with single dots between and none \
+                        at either end: write it like weft.mesh",
+        },
+        {
+            "rule": "self.all(d, !self.exists(other, d.endsWith('.' + other)))",
+            "message": "one mesh domain lies within another, so that it could not be told which of them a name \
+                        belongs to: leave one of the two out of spec.domains",
+        },
+    ])
+}
+
+pub(super) fn cluster_domain() -> Value {
+    json!([{
+        "rule": format!("self.matches('{DNS_NAME}')"),
+        "message": "the cluster's domain is written in lower case and without a dot at either end: write it like \
+                    cluster.local, as the kubelets' clusterDomain says",
+    }])
+}
+
+pub(super) fn namespaces() -> Value {
+    json!([{
+        "rule": "self.all(n, n.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))",
+        "message": "namespaces are listed by their full names, patterns are not understood: write each like shop",
+    }])
+}
+
+pub(super) fn listen_ports() -> Value {
+    json!([
+        {
+            "rule": "self.from <= self.to",
+            "message": "listenPorts.from is above listenPorts.to: swap them (an end that is not given has its \
+                        default, 10000 or 32767)",
+        },
+        {
+            "rule": "self.from > self.to || self.to - self.from >= 15",
+            "message": "a mesh needs at least 16 listen ports, one for each port of each Service: widen listenPorts",
+        },
+        {
+            "rule": "self.to < 9901 || self.from > 9901",
+            "message": "port 9901 is where a proxy answers its probes: choose listenPorts without it",
+        },
+    ])
+}

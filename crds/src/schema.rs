@@ -1,0 +1,44 @@
+//! What `schemars` writes and a CRD does not want, put right. Applied to each top-level type of the crate.
+
+use schemars::Schema;
+use serde_json::{Map, Value};
+
+/// Prepares a derived schema for a CRD:
+/// - number formats the API server does not know (`uint16`, …) are removed, as it warns about them; the bounds
+///   stay;
+/// - the default of an object loses what the defaults of its own properties say anyway, mostly all of it, so that
+///   `default: {}` remains and each default stands in one place.
+pub fn for_crd(schema: &mut Schema) {
+    if let Some(object) = schema.as_object_mut() {
+        walk(object);
+    }
+}
+
+fn walk(schema: &mut Map<String, Value>) {
+    if schema.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+        schema.remove("format");
+    }
+    if let Some(mut default) = schema.remove("default") {
+        strip_inherited(&mut default, schema);
+        schema.insert("default".to_owned(), default);
+    }
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.values_mut().filter_map(Value::as_object_mut).for_each(walk);
+    }
+    for nested in ["items", "additionalProperties"] {
+        if let Some(nested) = schema.get_mut(nested).and_then(Value::as_object_mut) {
+            walk(nested);
+        }
+    }
+}
+
+fn strip_inherited(default: &mut Value, schema: &Map<String, Value>) {
+    let (Some(default), Some(properties)) = (default.as_object_mut(), schema.get("properties")) else {
+        return;
+    };
+    default.retain(|name, value| {
+        let Some(property) = properties.get(name).and_then(Value::as_object) else { return true };
+        let inherited = property.get("default");
+        inherited != Some(value)
+    });
+}
