@@ -12,8 +12,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use proxy::{DrainSpec, ImagePullPolicy, LogFormat, LogLevel, PortRange, ProxySpec, Resources};
-pub use status::{DnsStatus, MeshConfigStatus, PortsStatus, ProxiesStatus, conditions};
+pub use proxy::{Drain, ImagePullPolicy, LogFormat, LogLevel, PortRange, Proxy};
+pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, conditions};
 
 /// The mesh as it should be. Every field has a default; `spec: {}` is a complete mesh.
 #[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -23,7 +23,7 @@ pub use status::{DnsStatus, MeshConfigStatus, PortsStatus, ProxiesStatus, condit
     kind = "MeshConfig",
     plural = "meshconfigs",
     namespaced,
-    shortname = "wmesh",
+    shortname = "mesh",
     category = "weft",
     status = "MeshConfigStatus",
     derive = "PartialEq",
@@ -104,13 +104,13 @@ pub struct MeshConfigSpec {
 
     /// Which namespaces' Services are in the mesh. kube-system, the mesh's own namespace and the Service
     /// default/kubernetes never are.
-    pub namespaces: NamespacesSpec,
+    pub namespaces: Namespaces,
 
     /// The proxies, one on every node.
-    pub proxy: ProxySpec,
+    pub proxy: Proxy,
 
     /// How the cluster's DNS learns the names of the mesh.
-    pub dns: DnsSpec,
+    pub dns: Dns,
 }
 
 impl Default for MeshConfigSpec {
@@ -118,9 +118,9 @@ impl Default for MeshConfigSpec {
         Self {
             domains: vec!["weft.mesh".to_owned()],
             cluster_domain: "cluster.local".to_owned(),
-            namespaces: NamespacesSpec::default(),
-            proxy: ProxySpec::default(),
-            dns: DnsSpec::default(),
+            namespaces: Namespaces::default(),
+            proxy: Proxy::default(),
+            dns: Dns::default(),
         }
     }
 }
@@ -128,7 +128,7 @@ impl Default for MeshConfigSpec {
 /// Which namespaces' Services are in the mesh.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct NamespacesSpec {
+pub struct Namespaces {
     /// Names of the namespaces whose Services are in the mesh. Empty: all namespaces.
     #[schemars(length(max = 1000), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules::namespaces()))]
     pub watch: Vec<String>,
@@ -138,21 +138,13 @@ pub struct NamespacesSpec {
     pub ignore: Vec<String>,
 }
 
-impl NamespacesSpec {
-    /// Whether this selection lets the Services of `namespace` into the mesh.
-    pub fn includes(&self, namespace: &str) -> bool {
-        let named = |list: &[String]| list.iter().any(|name| name == namespace);
-        (self.watch.is_empty() || named(&self.watch)) && !named(&self.ignore)
-    }
-}
-
 /// How the cluster's DNS learns the names of the mesh.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct DnsSpec {
-    /// The DNS server that is told the names of the mesh. Auto: CoreDNS where its ConfigMap is found. CoreDNS: a
-    /// marked block is added to the Corefile in that ConfigMap and taken out again with the MeshConfig. None: nothing
-    /// is changed, and you bring the names to the proxies yourself.
+pub struct Dns {
+    /// The DNS server that is told the names of the mesh. CoreDNS: a marked block is added to its Corefile and taken
+    /// out again with the MeshConfig; CoreDNS is not restarted. None: nothing is changed, and you add the block that
+    /// the condition DNSConfigured shows.
     pub provider: DnsProvider,
 
     /// Namespace of CoreDNS. The operator may change the ConfigMap only where the chart allowed it: set the chart's
@@ -164,14 +156,19 @@ pub struct DnsSpec {
     /// chart's value dns.configMap as well.
     #[schemars(length(min = 1, max = 253))]
     pub config_map: String,
+
+    /// Name of the Service of the cluster's DNS in that namespace; names of the mesh, once rewritten, are asked there.
+    #[schemars(length(min = 1, max = 63))]
+    pub service: String,
 }
 
-impl Default for DnsSpec {
+impl Default for Dns {
     fn default() -> Self {
         Self {
             provider: DnsProvider::default(),
             namespace: "kube-system".to_owned(),
             config_map: "coredns".to_owned(),
+            service: "kube-dns".to_owned(),
         }
     }
 }
@@ -179,10 +176,8 @@ impl Default for DnsSpec {
 /// The DNS server that is told the names of the mesh.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum DnsProvider {
-    /// CoreDNS where its ConfigMap is found.
+    /// CoreDNS, by a block of ours in its Corefile.
     #[default]
-    Auto,
-    /// CoreDNS; that its ConfigMap is missing is an error.
     CoreDNS,
     /// DNS is left alone.
     None,

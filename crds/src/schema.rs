@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 ///   stay;
 /// - the default of an object loses what the defaults of its own properties say anyway, mostly all of it, so that
 ///   `default: {}` remains and each default stands in one place.
-pub fn for_crd(schema: &mut Schema) {
+pub(crate) fn for_crd(schema: &mut Schema) {
     if let Some(object) = schema.as_object_mut() {
         walk(object);
     }

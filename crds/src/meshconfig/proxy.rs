@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +11,7 @@ use super::rules;
 /// The proxies: a DaemonSet `weft-proxy` in the MeshConfig's namespace.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ProxySpec {
+pub struct Proxy {
     /// Image of the proxy. Absent: the one that belongs to the operator's version, as the chart sets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
@@ -24,8 +23,10 @@ pub struct ProxySpec {
     /// Secrets with credentials for the image's registry, in the MeshConfig's namespace.
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
-    /// CPU and memory of each proxy. Given, it replaces the default as a whole.
-    pub resources: Resources,
+    /// CPU and memory of each proxy. Absent: 100m CPU and 64Mi of memory are requested, and nothing is limited. A limit
+    /// on CPU shows as latency of every call that goes through the proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
 
     /// Labels of the nodes that run a proxy. Pods on other nodes then use the proxy of another node. Empty: every
     /// node.
@@ -55,22 +56,16 @@ pub struct ProxySpec {
     pub listen_ports: PortRange,
 
     /// How a proxy that is told to stop lets go of its clients.
-    pub drain: DrainSpec,
-
-    /// Annotations added to the proxies' pods.
-    pub pod_annotations: BTreeMap<String, String>,
-
-    /// Labels added to the proxies' pods. Those by which Weft finds its own pods stay as they are.
-    pub pod_labels: BTreeMap<String, String>,
+    pub drain: Drain,
 }
 
-impl Default for ProxySpec {
+impl Default for Proxy {
     fn default() -> Self {
         Self {
             image: None,
             image_pull_policy: ImagePullPolicy::default(),
             image_pull_secrets: Vec::new(),
-            resources: Resources::default(),
+            resources: None,
             node_selector: BTreeMap::new(),
             tolerations: None,
             priority_class_name: "system-node-critical".to_owned(),
@@ -78,41 +73,8 @@ impl Default for ProxySpec {
             log_level: LogLevel::default(),
             log_format: LogFormat::default(),
             listen_ports: PortRange::default(),
-            drain: DrainSpec::default(),
-            pod_annotations: BTreeMap::new(),
-            pod_labels: BTreeMap::new(),
+            drain: Drain::default(),
         }
-    }
-}
-
-/// CPU and memory of a container.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Resources {
-    /// What the scheduler sets aside, by name of the resource: cpu, memory.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub requests: BTreeMap<String, Quantity>,
-
-    /// What may be used at most, by name of the resource. A limit on cpu shows as latency of every call that goes
-    /// through the proxy.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub limits: BTreeMap<String, Quantity>,
-}
-
-impl Default for Resources {
-    fn default() -> Self {
-        let requests = [("cpu", "100m"), ("memory", "64Mi")];
-        Self {
-            requests: requests.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into(),
-            limits: BTreeMap::new(),
-        }
-    }
-}
-
-impl From<Resources> for ResourceRequirements {
-    fn from(resources: Resources) -> Self {
-        let given = |map: BTreeMap<_, _>| (!map.is_empty()).then_some(map);
-        Self { requests: given(resources.requests), limits: given(resources.limits), claims: None }
     }
 }
 
@@ -214,18 +176,18 @@ impl Default for PortRange {
 /// How a proxy that is told to stop lets go of its clients.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct DrainSpec {
+pub struct Drain {
     /// For so long a stopping proxy still accepts connections: the time every node needs to learn that it is no
     /// longer ready.
     #[schemars(range(max = 300))]
-    pub accept_window_seconds: u16,
+    pub accept_window_seconds: u32,
 
     /// After the accept window, for so long the requests under way may last before they are cut off.
     #[schemars(range(min = 1, max = 3600))]
-    pub deadline_seconds: u16,
+    pub deadline_seconds: u32,
 }
 
-impl Default for DrainSpec {
+impl Default for Drain {
     fn default() -> Self {
         Self { accept_window_seconds: 5, deadline_seconds: 60 }
     }

@@ -20,51 +20,41 @@ pub mod conditions {
 
 /// The mesh as the operator last saw it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 #[schemars(transform = crate::schema::for_crd)]
 pub struct MeshConfigStatus {
     /// The metadata.generation this status is about. When it is older than the object's, the operator has not yet
     /// looked at the last change.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
     /// Ready (the mesh works), ProxiesReady (every node that should have a proxy has a ready one), DNSConfigured (the
     /// cluster's DNS answers the names of the mesh), ConfigSynced (every connected proxy has the current
     /// configuration), Degraded (something is wrong that does not stop the mesh). Each says why, and what to do.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
     /// Services that can be called through the mesh.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub services: Option<u32>,
+    pub services: u32,
 
     /// Shadow Services: those in the MeshConfig's namespace whose addresses the names of the mesh lead to, one for
     /// each Service in the mesh.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shadow_services: Option<u32>,
+    pub shadow_services: u32,
 
     /// Listen ports of the proxies.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ports: Option<PortsStatus>,
+    pub ports: PortCounts,
 
     /// The proxies.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proxies: Option<ProxiesStatus>,
-
-    /// The cluster's DNS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dns: Option<DnsStatus>,
+    pub proxies: ProxyCounts,
 
     /// Version of the operator that serves this MeshConfig.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
+    pub version: String,
 }
 
 /// Listen ports of the proxies.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PortsStatus {
+#[serde(rename_all = "camelCase", default)]
+pub struct PortCounts {
     /// Ports in use, one for each port of each Service in the mesh.
     pub used: u32,
     /// Ports left in spec.proxy.listenPorts.
@@ -73,8 +63,8 @@ pub struct PortsStatus {
 
 /// Counts of the proxies.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ProxiesStatus {
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyCounts {
     /// Nodes that should run a proxy.
     pub desired: u32,
     /// Proxies that are ready to carry traffic.
@@ -85,20 +75,9 @@ pub struct ProxiesStatus {
     pub summary: String,
 }
 
-impl ProxiesStatus {
+impl ProxyCounts {
     /// The counts, with their summary.
     pub fn new(desired: u32, ready: u32, in_sync: u32) -> Self {
         Self { desired, ready, in_sync, summary: format!("{ready}/{desired}") }
     }
-}
-
-/// The cluster's DNS as the operator found it.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DnsStatus {
-    /// The DNS server in use for the names of the mesh: CoreDNS, or None when the operator leaves DNS alone.
-    pub provider: String,
-    /// The ConfigMap that holds the mesh's block, as namespace/name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map: Option<String>,
 }
