@@ -1,7 +1,7 @@
 //! What the generated CRD must be, whatever the types become.
 
-use kube::CustomResourceExt;
-use serde_json::Value;
+use kube::CustomResourceExt as _;
+use serde_json::{Value, json};
 use weft_crds::{MeshConfig, MeshConfigSpec};
 
 fn schema() -> Value {
@@ -9,30 +9,59 @@ fn schema() -> Value {
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
-/// Calls `visit` with the path and schema of every property below `schema`.
-fn properties(path: &str, schema: &Value, visit: &mut impl FnMut(&str, &Value)) {
-    if let Some(map) = schema["properties"].as_object() {
-        for (name, property) in map {
-            let path = format!("{path}.{name}");
-            visit(&path, property);
-            properties(&path, property, visit);
+/// Calls `visit` with the path and schema of every value that can stand below `schema`.
+fn walk(path: &str, schema: &Value, visit: &mut impl FnMut(&str, &Value)) {
+    visit(path, schema);
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        walk(&format!("{path}.{name}"), property, visit);
+    }
+    for nested in ["items", "additionalProperties"] {
+        if schema[nested].is_object() {
+            walk(&format!("{path}[]"), &schema[nested], visit);
         }
     }
-    if schema["items"].is_object() {
-        properties(&format!("{path}[]"), &schema["items"], visit);
+}
+
+/// Paths whose schema `fault` finds wanting.
+fn faults(fault: impl Fn(&Value) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    walk("", &schema(), &mut |path, schema| {
+        if fault(schema) {
+            found.push(path.to_owned());
+        }
+    });
+    found
+}
+
+/// What the API server makes of `value`: absent properties that have a default get it, at every level.
+fn with_defaults(value: &mut Value, schema: &Value) {
+    let Some(object) = value.as_object_mut() else { return };
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        if !object.contains_key(name) && !property["default"].is_null() {
+            object.insert(name.clone(), property["default"].clone());
+        }
+        if let Some(value) = object.get_mut(name) {
+            with_defaults(value, property);
+        }
     }
+}
+
+#[test]
+fn the_chart_carries_the_crd_of_these_types() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/weft/crds/meshconfigs.weft.mesh.yaml");
+    let in_chart = std::fs::read_to_string(path).unwrap();
+    assert!(in_chart == weft_crds::crd_yaml().unwrap(), "{path} is out of date: run 'make generate'");
 }
 
 #[test]
 fn every_field_is_described() {
     let mut missing = Vec::new();
-    properties("", &schema(), &mut |path, property| {
-        if property["description"].as_str().unwrap_or_default().is_empty() && path != ".metadata" {
+    walk("", &schema(), &mut |path, schema| {
+        // The elements of a list or map are described with it.
+        if !path.ends_with("[]") && schema["description"].as_str().unwrap_or_default().is_empty() {
             missing.push(path.to_owned());
         }
     });
-    // The two that Kubernetes itself gives every object.
-    missing.retain(|path| path != ".spec" && path != ".status");
     assert!(missing.is_empty(), "`kubectl explain` has nothing to say about {missing:?}");
 }
 
@@ -43,25 +72,57 @@ fn an_empty_spec_is_the_default() {
 }
 
 #[test]
-fn the_schema_tells_the_same_defaults() {
-    // What the API server fills in must be what the operator would assume.
-    let spec = &schema()["properties"]["spec"];
-    let mut filled = serde_json::Map::new();
-    for (name, property) in spec["properties"].as_object().unwrap() {
-        assert!(!property["default"].is_null(), "spec.{name} has no default in the schema");
-        filled.insert(name.clone(), property["default"].clone());
-    }
-    let filled: MeshConfigSpec = serde_json::from_value(filled.into()).unwrap();
-    assert_eq!(filled, MeshConfigSpec::default());
+fn the_api_server_fills_in_the_same_defaults() {
+    let mut filled = json!({});
+    with_defaults(&mut filled, &schema()["properties"]["spec"]);
+    assert_eq!(filled, serde_json::to_value(MeshConfigSpec::default()).unwrap());
 }
 
 #[test]
-fn nothing_in_the_schema_is_free_form() {
-    let mut loose = Vec::new();
-    properties("", &schema(), &mut |path, property| {
-        if property["x-kubernetes-preserve-unknown-fields"] == true {
-            loose.push(path.to_owned());
+fn every_field_of_the_spec_has_a_default_or_may_be_absent() {
+    let spec = schema()["properties"]["spec"].clone();
+    let mut required = Vec::new();
+    walk("spec", &spec, &mut |path, schema| {
+        if !path.ends_with("[]") && schema["required"].is_array() {
+            required.push(path.to_owned());
         }
     });
-    assert!(loose.is_empty(), "{loose:?}");
+    assert!(required.is_empty(), "{required:?} have required fields");
+}
+
+#[test]
+fn the_schema_is_structural() {
+    let free_form = faults(|schema| schema["x-kubernetes-preserve-unknown-fields"] == true);
+    assert!(free_form.is_empty(), "anything may stand in {free_form:?}");
+
+    let untyped = faults(|schema| schema["type"].is_null() && schema["x-kubernetes-int-or-string"] != true);
+    assert!(untyped.is_empty(), "{untyped:?} have no type");
+
+    let references = faults(|schema| !schema["$ref"].is_null());
+    assert!(references.is_empty(), "{references:?} refer to another schema");
+
+    let known = ["int32", "int64", "float", "double", "date-time"];
+    let unknown_format =
+        faults(|schema| schema["format"].as_str().is_some_and(|format| !known.contains(&format)));
+    assert!(unknown_format.is_empty(), "the API server does not know the formats of {unknown_format:?}");
+}
+
+#[test]
+fn every_rule_says_what_to_write_instead() {
+    let mut rules = 0;
+    walk("", &schema(), &mut |path, schema| {
+        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            rules += 1;
+            let message = rule["message"].as_str().unwrap_or_default();
+            assert!(message.contains(": "), "{path}: {rule} has no message with a next step after its colon");
+        }
+    });
+    assert!(rules >= 8, "only {rules} rules are left in the schema");
+}
+
+#[test]
+fn conditions_merge_by_type() {
+    let conditions = &schema()["properties"]["status"]["properties"]["conditions"];
+    assert_eq!(conditions["x-kubernetes-list-type"], "map");
+    assert_eq!(conditions["x-kubernetes-list-map-keys"], json!(["type"]));
 }
