@@ -4,6 +4,11 @@
 //! that code which reads a MeshConfig need not check them again. A field that is absent has its default, both in
 //! the schema and in Rust, so that objects made before a field existed read the same.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "the comments are shown by kubectl explain, where backticks are noise"
+)]
+
 mod proxy;
 mod rules;
 mod status;
