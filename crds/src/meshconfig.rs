@@ -8,6 +8,7 @@
     clippy::doc_markdown,
     reason = "the comments are shown by kubectl explain, where backticks are noise"
 )]
+#![allow(clippy::duplicated_attributes, reason = "printer columns are alike in parts")]
 
 mod proxy;
 mod rules;
