@@ -1,5 +1,7 @@
 //! What the generated CRD must be, whatever the types become.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 use weft_crds::{MeshConfig, MeshConfigSpec};
