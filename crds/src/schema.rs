@@ -18,8 +18,12 @@ fn walk(schema: &mut Map<String, Value>) {
     if schema.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
         schema.remove("format");
     }
+    // The API server tries an object's rules on its default as it stands, without the defaults of the properties.
+    let has_rules = schema.contains_key("x-kubernetes-validations");
     if let Some(mut default) = schema.remove("default") {
-        strip_inherited(&mut default, schema);
+        if !has_rules {
+            strip_inherited(&mut default, schema);
+        }
         schema.insert("default".to_owned(), default);
     }
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
