@@ -80,7 +80,7 @@ pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, conditions};
         priority = 1
     ),
     printcolumn(
-        name = "Reason",
+        name = "Message",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
         description = "What the Ready condition says",

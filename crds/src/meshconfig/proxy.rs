@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::rules;
 
@@ -26,6 +27,7 @@ pub struct Proxy {
     /// CPU and memory of each proxy. Absent: 100m CPU and 64Mi of memory are requested, and nothing is limited. A limit
     /// on CPU shows as latency of every call that goes through the proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = without_claims)]
     pub resources: Option<ResourceRequirements>,
 
     /// Labels of the nodes that run a proxy. Pods on other nodes then use the proxy of another node. Empty: every
@@ -190,5 +192,12 @@ pub struct Drain {
 impl Default for Drain {
     fn default() -> Self {
         Self { accept_window_seconds: 5, deadline_seconds: 60 }
+    }
+}
+
+/// Takes out `claims`: they name resource claims of the pod, and the proxies' pods have none.
+fn without_claims(schema: &mut Schema) {
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.remove("claims");
     }
 }
