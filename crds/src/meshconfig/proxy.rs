@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,8 +25,8 @@ pub struct Proxy {
     /// Secrets with credentials for the image's registry, in the MeshConfig's namespace.
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
-    /// CPU and memory of each proxy. Absent: 100m CPU and 64Mi of memory are requested, and nothing is limited. A limit
-    /// on CPU shows as latency of every call that goes through the proxy.
+    /// CPU and memory of each proxy; what is given replaces the default as a whole. A limit on CPU shows as latency of
+    /// every call that goes through the proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(transform = without_claims)]
     pub resources: Option<ResourceRequirements>,
@@ -67,7 +68,7 @@ impl Default for Proxy {
             image: None,
             image_pull_policy: ImagePullPolicy::default(),
             image_pull_secrets: Vec::new(),
-            resources: None,
+            resources: Some(default_resources()),
             node_selector: BTreeMap::new(),
             tolerations: None,
             priority_class_name: "system-node-critical".to_owned(),
@@ -193,6 +194,12 @@ impl Default for Drain {
     fn default() -> Self {
         Self { accept_window_seconds: 5, deadline_seconds: 60 }
     }
+}
+
+fn default_resources() -> ResourceRequirements {
+    let amounts = [("cpu", "100m"), ("memory", "64Mi")];
+    let requests = amounts.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into();
+    ResourceRequirements { requests: Some(requests), ..ResourceRequirements::default() }
 }
 
 /// Takes out `claims`: they name resource claims of the pod, and the proxies' pods have none.
