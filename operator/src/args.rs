@@ -1,0 +1,62 @@
+//! The command line. Every flag can be given as an environment variable.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use weft_config::contract;
+
+/// The Weft operator.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "weft-operator", version)]
+pub struct Args {
+    /// Our namespace: where the MeshConfig is and the data plane lives.
+    #[arg(long, env = "POD_NAMESPACE", global = true, default_value = "weft-system")]
+    pub namespace: String,
+    /// error, warn, info, debug or trace; or a filter such as `info,weft_operator=debug`.
+    #[arg(long, env = "WEFT_LOG_LEVEL", global = true, default_value = "info")]
+    pub log_level: String,
+    /// How log lines look.
+    #[arg(long, env = "WEFT_LOG_FORMAT", global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Run the operator.
+    Run(RunArgs),
+    /// Delete the MeshConfigs of the namespace and wait until the running operator has taken everything out. Helm calls this
+    /// before it removes the operator.
+    Cleanup {
+        /// How long to wait.
+        #[arg(long, env = "WEFT_CLEANUP_TIMEOUT_SECONDS", default_value_t = 120)]
+        timeout_seconds: u64,
+    },
+}
+
+/// Flags of `run`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct RunArgs {
+    /// Name of this pod.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: String,
+    /// Image of the proxies, unless the MeshConfig names another.
+    #[arg(long, env = "WEFT_PROXY_IMAGE")]
+    pub proxy_image: String,
+    /// Port of the config stream.
+    #[arg(long, env = "WEFT_CONFIG_PORT", default_value_t = contract::CONFIG_PORT)]
+    pub config_port: u16,
+    /// Port of /metrics, /livez and /readyz.
+    #[arg(long, env = "WEFT_ADMIN_PORT", default_value_t = contract::ADMIN_PORT)]
+    pub admin_port: u16,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,197 @@
+//! What is kept of each object: the few fields that matter, and how they are read.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use weft_config::ServiceId;
+
+/// Marks a shadow Service.
+pub const SHADOW_LABEL: &str = "weft.mesh/shadow";
+/// On a shadow Service: namespace of the Service it stands for.
+pub const NAMESPACE_LABEL: &str = "weft.mesh/service-namespace";
+/// On a shadow Service: name of the Service it stands for.
+pub const NAME_LABEL: &str = "weft.mesh/service-name";
+/// On an EndpointSlice: its Service (Kubernetes' own).
+const SLICE_SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// One TCP port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its number.
+    pub port: u16,
+    /// Its name; empty when it has none.
+    pub name: Arc<str>,
+}
+
+/// A Service of the user's or of our own, but no shadow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceFacts {
+    /// Namespace and name.
+    pub id: ServiceId,
+    /// Its TCP ports, by number.
+    pub ports: Vec<ServicePort>,
+    /// `type: ExternalName`.
+    pub external_name: bool,
+    /// Its first family is IPv6.
+    pub ipv6: bool,
+    /// `None` when headless.
+    pub cluster_ip: Option<IpAddr>,
+}
+
+impl ServiceFacts {
+    /// Reads a Service. `None`: it has no name, which only a broken API server sends.
+    pub fn of(service: &Service) -> Option<Self> {
+        let id = ServiceId::new(service.metadata.namespace.as_deref()?, service.metadata.name.as_deref()?);
+        let spec = service.spec.as_ref()?;
+        let ports = spec.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
+        let mut ports: Vec<_> = ports
+            .filter_map(|port| {
+                let name = port.name.as_deref().unwrap_or_default().into();
+                Some(ServicePort { port: u16::try_from(port.port).ok()?, name })
+            })
+            .collect();
+        ports.sort_by_key(|port| port.port);
+        Some(Self {
+            id,
+            ports,
+            external_name: spec.type_.as_deref() == Some("ExternalName"),
+            ipv6: spec.ip_families.iter().flatten().next().is_some_and(|family| family == "IPv6"),
+            cluster_ip: spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()),
+        })
+    }
+}
+
+/// A shadow Service: what it stands for and the listen ports it records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShadowFacts {
+    /// The Service it stands for.
+    pub service: ServiceId,
+    /// Its own name.
+    pub name: Arc<str>,
+    /// When it was made, in seconds since the epoch.
+    pub created: i64,
+    /// (Port number, listen port).
+    pub ports: Vec<(u16, u16)>,
+    /// [`fingerprint`] of the object.
+    pub fingerprint: u64,
+}
+
+impl ShadowFacts {
+    /// Reads a shadow Service. `None`: it does not say what it stands for.
+    pub fn of(service: &Service) -> Option<Self> {
+        let labels = service.metadata.labels.as_ref()?;
+        let ports = service.spec.as_ref()?.ports.iter().flatten().filter_map(|port| match port.target_port {
+            Some(IntOrString::Int(target)) => {
+                Some((u16::try_from(port.port).ok()?, u16::try_from(target).ok()?))
+            }
+            _ => None,
+        });
+        Some(Self {
+            service: ServiceId::new(labels.get(NAMESPACE_LABEL)?.as_str(), labels.get(NAME_LABEL)?.as_str()),
+            name: service.metadata.name.as_deref()?.into(),
+            created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            ports: ports.collect(),
+            fingerprint: fingerprint(service),
+        })
+    }
+}
+
+/// Hash of the fields that we write on a shadow Service. Two Services with the same one need no write between them; not
+/// comparable between versions of the operator, so never stored.
+pub fn fingerprint(service: &Service) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let ours = |map: &Option<BTreeMap<String, String>>| -> Vec<(String, String)> {
+        let all = map.iter().flatten();
+        all.filter(|(key, _)| key.starts_with("weft.mesh/") || key.starts_with("app.kubernetes.io/"))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    };
+    ours(&service.metadata.labels).hash(&mut hasher);
+    for owner in service.metadata.owner_references.iter().flatten() {
+        (&owner.kind, &owner.name, &owner.uid).hash(&mut hasher);
+    }
+    if let Some(spec) = &service.spec {
+        spec.selector.hash(&mut hasher);
+        spec.traffic_distribution.hash(&mut hasher);
+        for port in spec.ports.iter().flatten() {
+            (port.name.as_deref().unwrap_or_default(), port.port, is_tcp(port.protocol.as_deref()))
+                .hash(&mut hasher);
+            format!("{:?}", port.target_port).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+fn is_tcp(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|protocol| protocol == "TCP")
+}
+
+/// An EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceFacts {
+    /// The Service it belongs to.
+    pub service: ServiceId,
+    /// Its own name.
+    pub name: Arc<str>,
+    /// `addressType: IPv6`.
+    pub ipv6: bool,
+    /// (Name of the Service's port, number on these endpoints).
+    pub ports: Vec<(Arc<str>, u16)>,
+    /// The endpoints.
+    pub endpoints: Vec<EndpointFacts>,
+}
+
+/// One endpoint of a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointFacts {
+    /// Its address; of several, which the API calls fungible, the first.
+    pub address: IpAddr,
+    /// Takes requests.
+    pub ready: bool,
+    /// Is being deleted and still takes requests.
+    pub draining: bool,
+    /// The node it is on.
+    pub node: Option<Arc<str>>,
+}
+
+impl SliceFacts {
+    /// Reads a slice. `None`: it belongs to no Service, or holds names instead of addresses.
+    pub fn of(slice: &EndpointSlice) -> Option<Self> {
+        let namespace = slice.metadata.namespace.as_deref()?;
+        let service = slice.metadata.labels.as_ref()?.get(SLICE_SERVICE_LABEL)?;
+        if slice.address_type == "FQDN" {
+            return None;
+        }
+        let ports = slice.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
+        let endpoints = slice.endpoints.iter().flatten().filter_map(|endpoint| {
+            let conditions = endpoint.conditions.as_ref();
+            // Absent means true for `ready` and `serving`, false for `terminating` (EndpointConditions in discovery/v1).
+            let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+            let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
+            let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+            Some(EndpointFacts {
+                address: endpoint.addresses.first()?.parse().ok()?,
+                ready: ready && !terminating,
+                draining: serving && terminating,
+                node: endpoint.node_name.as_deref().map(Into::into),
+            })
+        });
+        Some(Self {
+            service: ServiceId::new(namespace, service.as_str()),
+            name: slice.metadata.name.as_deref()?.into(),
+            ipv6: slice.address_type == "IPv6",
+            ports: ports
+                .filter_map(|port| {
+                    let number = u16::try_from(port.port?).ok()?;
+                    Some((port.name.as_deref().unwrap_or_default().into(), number))
+                })
+                .collect(),
+            endpoints: endpoints.collect(),
+        })
+    }
+}

@@ -1,0 +1,129 @@
+//! Which MeshConfig is active, and which Services are in the mesh. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use weft_crds::MeshConfig;
+
+use super::facts::ServiceFacts;
+
+/// Never in the mesh, whatever a MeshConfig says: a fault there would take the cluster's own services along.
+const NEVER: &str = "kube-system";
+
+/// The MeshConfig that is served: the oldest in `namespace`; of two made in the same second the first by name.
+pub fn active<'a>(
+    meshes: impl Iterator<Item = &'a Arc<MeshConfig>>,
+    namespace: &str,
+) -> Option<&'a Arc<MeshConfig>> {
+    let ours = meshes.filter(|mesh| mesh.namespace().as_deref() == Some(namespace));
+    ours.min_by_key(|mesh| (mesh.creation_timestamp().map(|time| time.0), mesh.name_any()))
+}
+
+/// Which Services are in the mesh. The default: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    mesh: Option<Filter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Filter {
+    own: String,
+    watch: BTreeSet<String>,
+    ignore: BTreeSet<String>,
+}
+
+impl Scope {
+    /// The scope of the active MeshConfig.
+    pub fn new(mesh: Option<&MeshConfig>, namespace: &str) -> Self {
+        let filter = |mesh: &MeshConfig| Filter {
+            own: namespace.to_owned(),
+            watch: mesh.spec.namespaces.watch.iter().cloned().collect(),
+            ignore: mesh.spec.namespaces.ignore.iter().cloned().collect(),
+        };
+        Self { mesh: mesh.map(filter) }
+    }
+
+    /// Whether `service` is in the mesh. ExternalName Services are not: they are names, there is nothing to carry to.
+    pub fn includes(&self, service: &ServiceFacts) -> bool {
+        let Some(filter) = &self.mesh else { return false };
+        let (namespace, name) = (&*service.id.namespace, &*service.id.name);
+        let kubernetes = namespace == "default" && name == "kubernetes";
+        namespace != NEVER
+            && namespace != filter.own
+            && !kubernetes
+            && !service.external_name
+            && !service.ports.is_empty()
+            && (filter.watch.is_empty() || filter.watch.contains(namespace))
+            && !filter.ignore.contains(namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_config::ServiceId;
+
+    use super::super::facts::ServicePort;
+    use super::*;
+
+    fn service(namespace: &str, name: &str) -> ServiceFacts {
+        let ports = vec![ServicePort { port: 80, name: "".into() }];
+        let id = ServiceId::new(namespace, name);
+        ServiceFacts { id, ports, external_name: false, ipv6: false, cluster_ip: None }
+    }
+
+    fn mesh(name: &str, watch: &[&str], ignore: &[&str]) -> MeshConfig {
+        let mut mesh = MeshConfig::new(name, weft_crds::MeshConfigSpec::default());
+        mesh.metadata.namespace = Some("weft-system".into());
+        mesh.spec.namespaces.watch = watch.iter().map(ToString::to_string).collect();
+        mesh.spec.namespaces.ignore = ignore.iter().map(ToString::to_string).collect();
+        mesh
+    }
+
+    fn included(watch: &[&str], ignore: &[&str], service: &ServiceFacts) -> bool {
+        Scope::new(Some(&mesh("m", watch, ignore)), "weft-system").includes(service)
+    }
+
+    #[test]
+    fn the_cluster_s_own_services_are_never_in_the_mesh() {
+        for (namespace, name) in
+            [("kube-system", "kube-dns"), ("weft-system", "weft-operator"), ("default", "kubernetes")]
+        {
+            assert!(!included(&[], &[], &service(namespace, name)));
+            assert!(!included(&[namespace], &[], &service(namespace, name)), "not even when asked for");
+        }
+        assert!(included(&[], &[], &service("default", "cart")));
+    }
+
+    #[test]
+    fn namespaces_are_watched_and_ignored() {
+        assert!(included(&["shop"], &[], &service("shop", "cart")));
+        assert!(!included(&["shop"], &[], &service("other", "cart")));
+        assert!(!included(&["shop"], &["shop"], &service("shop", "cart")), "ignore wins");
+    }
+
+    #[test]
+    fn names_without_anything_to_carry_to_are_not_in_the_mesh() {
+        let external = ServiceFacts { external_name: true, ..service("shop", "cart") };
+        let udp_only = ServiceFacts { ports: vec![], ..service("shop", "cart") };
+        assert!(!included(&[], &[], &external) && !included(&[], &[], &udp_only));
+        assert!(!Scope::default().includes(&service("shop", "cart")), "without a MeshConfig nothing is");
+    }
+
+    #[test]
+    fn the_oldest_mesh_config_of_our_namespace_is_active() {
+        let made = |name: &str, namespace: &str, second| {
+            let mut mesh = mesh(name, &[], &[]);
+            mesh.metadata.namespace = Some(namespace.into());
+            let time = k8s_openapi::jiff::Timestamp::from_second(second).unwrap();
+            mesh.metadata.creation_timestamp =
+                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time));
+            Arc::new(mesh)
+        };
+        let all = [made("b", "weft-system", 20), made("a", "weft-system", 30), made("c", "other", 10)];
+        assert_eq!(active(all.iter(), "weft-system").unwrap().name_any(), "b");
+        let same = [made("b", "weft-system", 20), made("a", "weft-system", 20)];
+        assert_eq!(active(same.iter(), "weft-system").unwrap().name_any(), "a");
+        assert!(active(all.iter(), "empty").is_none());
+    }
+}

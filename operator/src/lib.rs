@@ -1,0 +1,19 @@
+//! The operator.
+//!
+//! Every replica watches ([`index`]), compiles ([`compile`]), publishes ([`publish`]) and serves ([`serve`]). The one that
+//! leads ([`lease`]) also writes ([`apply`]): [`reconcile`] starts and stops with the Lease. [`names`], [`ports`] and [`dns`]
+//! are the pure parts it decides with.
+
+pub mod apply;
+pub mod args;
+pub mod cleanup;
+pub mod compile;
+pub mod context;
+pub mod dns;
+pub mod index;
+pub mod lease;
+pub mod names;
+pub mod ports;
+pub mod publish;
+pub mod reconcile;
+pub mod serve;

@@ -1,0 +1,282 @@
+//! Who owns which listen port. Pure: it neither reads nor writes the cluster.
+//!
+//! The record is in the shadow Services; an [`Allocator`] is rebuilt from them before anything is written. Ports are handed
+//! out in a circle. One that is not in use is in doubt until every proxy was asked and none holds it: a port that passed to
+//! another Service while somebody still has the old meaning would carry requests to the wrong Service.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use weft_config::ServiceId;
+
+/// A port of a Service, whatever it is called.
+pub type Owner = (ServiceId, u16);
+
+/// What one shadow Service records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Whose shadow.
+    pub service: ServiceId,
+    /// (Port number, listen port).
+    pub ports: Vec<(u16, u16)>,
+}
+
+/// Why a port could not be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoPort {
+    /// Every port of the range is in use.
+    #[error(
+        "Service {0} port {1} gets no listen port: all of the range are in use; widen spec.proxy.listenPorts in the MeshConfig"
+    )]
+    Exhausted(ServiceId, u16),
+    /// The free ones may still be held by a proxy.
+    #[error(
+        "Service {0} port {1} waits for a listen port: the free ones are still held by a proxy or one did not answer"
+    )]
+    InDoubt(ServiceId, u16),
+}
+
+/// All listen ports.
+#[derive(Debug)]
+pub struct Allocator {
+    first: u16,
+    last: u16,
+    owners: BTreeMap<u16, Owner>,
+    by_owner: HashMap<Owner, u16>,
+    /// Ports not in use that a proxy may hold, with the number of the release that put them here.
+    doubtful: BTreeMap<u16, u64>,
+    releases: u64,
+    next: u16,
+}
+
+/// What was in doubt when the proxies began to be asked.
+#[derive(Debug)]
+pub struct Question(BTreeMap<u16, u64>);
+
+impl Allocator {
+    /// Rebuilt from `records`, oldest first: of two that claim a port the older keeps it. A port outside of the range is
+    /// not taken over: its owner will get another.
+    pub fn new(first: u16, last: u16, records: impl IntoIterator<Item = Record>) -> Self {
+        let (owners, by_owner) = Default::default();
+        let mut allocator =
+            Self { first, last, owners, by_owner, doubtful: BTreeMap::new(), releases: 0, next: first };
+        for record in records {
+            for (port, listen_port) in record.ports {
+                let owner = (record.service.clone(), port);
+                let free =
+                    !allocator.owners.contains_key(&listen_port) && !allocator.by_owner.contains_key(&owner);
+                if (first..=last).contains(&listen_port) && free {
+                    allocator.own(owner, listen_port);
+                }
+            }
+        }
+        // Whatever came before is unknown: every port not in use may be held.
+        let unknown =
+            (first..=last).filter(|port| !allocator.owners.contains_key(port)).map(|port| (port, 0));
+        allocator.doubtful = unknown.collect();
+        // Begin behind the highest port in use: the least likely to have been given back a moment ago.
+        allocator.next = allocator.owners.keys().next_back().map_or(first, |port| allocator.after(*port));
+        allocator
+    }
+
+    fn after(&self, port: u16) -> u16 {
+        if port >= self.last { self.first } else { port + 1 }
+    }
+
+    fn own(&mut self, owner: Owner, listen_port: u16) {
+        self.owners.insert(listen_port, owner.clone());
+        self.by_owner.insert(owner, listen_port);
+    }
+
+    /// The listen port of `port` of `service`: the one it has, or a new one.
+    pub fn allocate(&mut self, service: &ServiceId, port: u16) -> Result<u16, NoPort> {
+        let owner = (service.clone(), port);
+        if let Some(listen_port) = self.by_owner.get(&owner) {
+            return Ok(*listen_port);
+        }
+        let circle = (self.next..=self.last).chain(self.first..self.next);
+        let free = |port: &u16| !self.owners.contains_key(port) && !self.doubtful.contains_key(port);
+        let Some(listen_port) = circle.into_iter().find(free) else {
+            let no_port = if self.doubtful.is_empty() { NoPort::Exhausted } else { NoPort::InDoubt };
+            return Err(no_port(service.clone(), port));
+        };
+        self.next = self.after(listen_port);
+        self.own(owner, listen_port);
+        Ok(listen_port)
+    }
+
+    /// Gives back the ports of `service` except those in `keep`. They are in doubt from now on.
+    pub fn release_except(&mut self, service: &ServiceId, keep: &[u16]) {
+        let gone: Vec<_> = self
+            .by_owner
+            .keys()
+            .filter(|(owner, port)| owner == service && !keep.contains(port))
+            .cloned()
+            .collect();
+        for owner in gone {
+            if let Some(listen_port) = self.by_owner.remove(&owner) {
+                self.owners.remove(&listen_port);
+                self.releases += 1;
+                self.doubtful.insert(listen_port, self.releases);
+            }
+        }
+    }
+
+    /// What is in doubt now. Ask every proxy, then [`Allocator::confirm`].
+    pub fn question(&self) -> Question {
+        Question(self.doubtful.clone())
+    }
+
+    /// Every proxy has answered: `held` is all that any of them holds. What was given back since the question was put stays
+    /// in doubt.
+    pub fn confirm(&mut self, question: &Question, held: &BTreeSet<u16>) {
+        for (port, release) in &question.0 {
+            if !held.contains(port) && self.doubtful.get(port) == Some(release) {
+                self.doubtful.remove(port);
+            }
+        }
+    }
+
+    /// Ports in use.
+    pub fn used(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Ports left in the range, those in doubt included.
+    pub fn free(&self) -> usize {
+        usize::from(self.last - self.first) + 1 - self.owners.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn service(i: u8) -> ServiceId {
+        ServiceId::new("ns", format!("s{i}"))
+    }
+
+    fn confirmed(first: u16, last: u16, records: Vec<Record>) -> Allocator {
+        let mut allocator = Allocator::new(first, last, records);
+        let question = allocator.question();
+        allocator.confirm(&question, &BTreeSet::new());
+        allocator
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Allocate(u8, u16),
+        Release(u8),
+        Confirm(Vec<u16>),
+        Rebuild,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0..6u8, 80..83u16).prop_map(|(s, p)| Step::Allocate(s, p)),
+            2 => (0..6u8).prop_map(Step::Release),
+            2 => prop::collection::vec(100..112u16, 0..4).prop_map(Step::Confirm),
+            1 => Just(Step::Rebuild),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        /// Through any life: one owner a port, an owner keeps its port, a port given back is not handed out before a question
+        /// put after its release was answered without it.
+        #[test]
+        fn no_port_ever_has_two_owners(steps in steps()) {
+            let mut allocator = confirmed(100, 111, vec![]);
+            let mut truth: BTreeMap<Owner, u16> = BTreeMap::new();
+            let mut doubtful: BTreeSet<u16> = BTreeSet::new();
+            for step in steps {
+                match step {
+                    Step::Allocate(s, port) => {
+                        let owner = (service(s), port);
+                        if let Ok(listen) = allocator.allocate(&owner.0, port) {
+                            if let Some(before) = truth.insert(owner.clone(), listen) {
+                                prop_assert_eq!(before, listen);
+                            } else {
+                                prop_assert!(!doubtful.contains(&listen));
+                            }
+                            prop_assert_eq!(truth.values().filter(|l| **l == listen).count(), 1);
+                        }
+                    }
+                    Step::Release(s) => {
+                        allocator.release_except(&service(s), &[]);
+                        truth.retain(|owner, listen| {
+                            if owner.0 == service(s) { doubtful.insert(*listen); }
+                            owner.0 != service(s)
+                        });
+                    }
+                    Step::Confirm(held) => {
+                        let held: BTreeSet<_> = held.into_iter().collect();
+                        let question = allocator.question();
+                        allocator.confirm(&question, &held);
+                        doubtful.retain(|port| held.contains(port));
+                    }
+                    Step::Rebuild => {
+                        let mut records: BTreeMap<ServiceId, Vec<(u16, u16)>> = BTreeMap::new();
+                        for ((service, port), listen) in &truth {
+                            records.entry(service.clone()).or_default().push((*port, *listen));
+                        }
+                        let records = records.into_iter().map(|(service, ports)| Record { service, ports });
+                        allocator = Allocator::new(100, 111, records);
+                        doubtful = (100..=111).filter(|p| !truth.values().any(|l| l == p)).collect();
+                    }
+                }
+                prop_assert_eq!(allocator.used(), truth.len());
+                prop_assert_eq!(allocator.free(), 12 - truth.len());
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_claims_the_older_keeps_the_port() {
+        let records = [1, 2].map(|i| Record { service: service(i), ports: vec![(80, 100)] });
+        let mut allocator = confirmed(100, 109, records.into());
+        assert_eq!(allocator.allocate(&service(1), 80), Ok(100));
+        assert_ne!(allocator.allocate(&service(2), 80), Ok(100));
+    }
+
+    #[test]
+    fn a_port_outside_of_a_changed_range_is_replaced() {
+        let mut allocator =
+            confirmed(100, 109, vec![Record { service: service(1), ports: vec![(80, 5000)] }]);
+        assert_eq!(allocator.allocate(&service(1), 80), Ok(100));
+    }
+
+    #[test]
+    fn early_reuse_is_avoided_and_exhaustion_names_the_service() {
+        let mut allocator = confirmed(100, 102, vec![]);
+        assert_eq!(allocator.allocate(&service(1), 80), Ok(100));
+        allocator.release_except(&service(1), &[]);
+        assert_eq!(allocator.allocate(&service(2), 80), Ok(101));
+        assert_eq!(allocator.allocate(&service(3), 80), Ok(102));
+        let waits = allocator.allocate(&service(4), 80).unwrap_err();
+        assert!(matches!(waits, NoPort::InDoubt(..)), "{waits}");
+        let question = allocator.question();
+        allocator.confirm(&question, &BTreeSet::from([100]));
+        assert!(allocator.allocate(&service(4), 80).is_err(), "a proxy still holds it");
+        let question = allocator.question();
+        allocator.confirm(&question, &BTreeSet::new());
+        assert_eq!(allocator.allocate(&service(4), 80), Ok(100));
+        let exhausted = allocator.allocate(&service(5), 80).unwrap_err().to_string();
+        assert!(exhausted.contains("ns/s5") && exhausted.contains("listenPorts"), "{exhausted}");
+    }
+
+    #[test]
+    fn an_answer_to_an_older_question_does_not_clear_a_later_release() {
+        let mut allocator = confirmed(100, 100, vec![]);
+        allocator.allocate(&service(1), 80).unwrap();
+        allocator.release_except(&service(1), &[]);
+        let question = allocator.question();
+        let answer = BTreeSet::new();
+        allocator.confirm(&question, &answer);
+        allocator.allocate(&service(2), 80).unwrap();
+        allocator.release_except(&service(2), &[]);
+        allocator.confirm(&question, &answer);
+        assert!(allocator.allocate(&service(3), 80).is_err());
+    }
+}

@@ -1,0 +1,206 @@
+//! The configuration as all proxies should hold it: kept in step with the index, one Service at a time, and offered to the
+//! streams as what changed since they last looked.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+use weft_config::{Entry, ResourceKey, ResourceSet, ServiceId, Update};
+
+use crate::compile;
+use crate::index::Index;
+
+/// How many versions back a stream can be told what changed; older ones get the whole difference.
+const REMEMBERED: usize = 1024;
+
+/// Shared by all tasks; cloning is cheap.
+#[derive(Clone)]
+pub struct Publisher {
+    state: Arc<RwLock<State>>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    set: ResourceSet,
+    by_service: HashMap<ServiceId, BTreeSet<ResourceKey>>,
+    version: u64,
+    /// What changed with each of the latest versions, oldest first; the last is `version`'s.
+    log: VecDeque<BTreeSet<ResourceKey>>,
+}
+
+/// A change for one stream.
+#[derive(Debug)]
+pub struct Change {
+    /// The version it leads to.
+    pub version: u64,
+    /// What changed.
+    pub update: Update,
+    /// Digest of the whole configuration at that version.
+    pub digest: u64,
+}
+
+impl Default for Publisher {
+    fn default() -> Self {
+        Self { state: Arc::default(), version: watch::Sender::new(0) }
+    }
+}
+
+impl Publisher {
+    /// Follows `index` for ever. Publishes nothing before the index is complete: a proxy would take what is missing for gone.
+    pub async fn run(self, index: Index) {
+        index.synced().await;
+        let changes = index.changes();
+        loop {
+            let changed = changes.next().await;
+            let compiled = changed.into_iter().map(|id| {
+                let entries = match index.meshed(&id) {
+                    Some(service) => {
+                        compile::service(&service, &index.slices(&id), index.shadow(&id).as_deref())
+                    }
+                    None => Vec::new(),
+                };
+                (id, entries)
+            });
+            self.publish(compiled.collect());
+        }
+    }
+
+    /// Replaces the resources of the given Services. The first call publishes even when it changes nothing.
+    pub fn publish(&self, services: Vec<(ServiceId, Vec<Entry>)>) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = BTreeSet::new();
+        for (id, entries) in services {
+            let keys: BTreeSet<_> = entries.iter().map(|entry| entry.resource.key()).collect();
+            let before = match keys.is_empty() {
+                true => state.by_service.remove(&id),
+                false => state.by_service.insert(id, keys.clone()),
+            };
+            for key in before.unwrap_or_default().difference(&keys) {
+                state.set.remove(key);
+                changed.insert(key.clone());
+            }
+            for entry in entries {
+                let key = entry.resource.key();
+                if state.set.insert(entry) {
+                    changed.insert(key);
+                }
+            }
+        }
+        if changed.is_empty() && state.version > 0 {
+            return;
+        }
+        state.version += 1;
+        state.log.push_back(changed);
+        if state.log.len() > REMEMBERED {
+            state.log.pop_front();
+        }
+        self.version.send_replace(state.version);
+    }
+
+    /// The version now in force, as it grows; 0 before the first.
+    pub fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// What a proxy lacks that holds `held`.
+    pub fn difference(&self, held: &BTreeMap<ResourceKey, u64>) -> Change {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        Change { version: state.version, update: state.set.missing_from(held), digest: state.set.digest() }
+    }
+
+    /// What changed since `version`, however many versions that is. `None`: it is too long ago to know.
+    pub fn since(&self, version: u64) -> Option<Change> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let behind = usize::try_from(state.version.checked_sub(version)?).ok()?;
+        let from = state.log.len().checked_sub(behind)?;
+        let keys: BTreeSet<_> = state.log.range(from..).flatten().collect();
+        let mut update = Update::default();
+        for key in keys {
+            match state.set.get(key) {
+                Some(entry) => update.upserts.push(entry.clone()),
+                None => update.removals.push(key.clone()),
+            }
+        }
+        Some(Change { version: state.version, update, digest: state.set.digest() })
+    }
+
+    /// Digest of the whole configuration, in the form proxies report theirs.
+    pub fn digest(&self) -> String {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        format!("{:016x}", state.set.digest())
+    }
+
+    /// The number of resources.
+    pub fn resources(&self) -> usize {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).set.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use weft_config::{Endpoints, EndpointsId, Resource};
+
+    use super::*;
+
+    fn service(i: u8) -> ServiceId {
+        ServiceId::new("ns", format!("s{i}"))
+    }
+
+    /// Service `i` with `ports` ports of `ready` endpoints each.
+    fn entries(i: u8, ports: u16, ready: u8) -> Vec<Entry> {
+        let list = |port| {
+            let ready = (0..ready).map(|a| ([10, 0, i, a], 80).into()).collect();
+            let id = EndpointsId { service: service(i), port };
+            Entry::new(Resource::Endpoints(id, Endpoints { ready, ..Endpoints::default() }))
+        };
+        (1..=ports).map(list).collect()
+    }
+
+    proptest! {
+        /// A stream that looks now and then holds in the end what a new one gets at once.
+        #[test]
+        fn following_the_changes_is_as_good_as_the_whole(
+            steps in prop::collection::vec((0..5u8, 0..3u16, 0..3u8, any::<bool>()), 1..60)
+        ) {
+            let publisher = Publisher::default();
+            let mut held = ResourceSet::default();
+            let mut at = 0;
+            for (i, ports, ready, look) in steps {
+                publisher.publish(vec![(service(i), entries(i, ports, ready))]);
+                if look {
+                    let change = publisher.since(at).unwrap();
+                    held.apply(&change.update);
+                    at = change.version;
+                    prop_assert_eq!(held.digest(), change.digest);
+                }
+            }
+            held.apply(&publisher.since(at).unwrap().update);
+            let whole = publisher.difference(&BTreeMap::new());
+            prop_assert_eq!(held.digest(), whole.digest);
+            prop_assert_eq!(held.len(), whole.update.upserts.len());
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_ago_is_not_guessed() {
+        let publisher = Publisher::default();
+        for i in 0..=REMEMBERED {
+            publisher.publish(vec![(service(1), entries(1, 1, (i % 2) as u8))]);
+        }
+        assert!(publisher.since(0).is_none());
+        assert!(publisher.since(1).is_some());
+        assert!(publisher.since(u64::MAX).is_none(), "a version from another life");
+    }
+
+    #[test]
+    fn nothing_new_is_no_version() {
+        let publisher = Publisher::default();
+        publisher.publish(vec![]);
+        assert_eq!(*publisher.versions().borrow(), 1, "the first says: complete");
+        publisher.publish(vec![(service(1), entries(1, 1, 1))]);
+        publisher.publish(vec![(service(1), entries(1, 1, 1))]);
+        assert_eq!(*publisher.versions().borrow(), 2);
+    }
+}

@@ -1,0 +1,73 @@
+//! Asks every proxy pod what it holds, whichever replica serves its stream.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use weft_config::contract::{ADMIN_PORT, STATUS_PATH};
+use weft_config::status::ProxyStatus;
+
+use crate::index::ProxyPod;
+
+/// How long a proxy may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many are asked at a time.
+const AT_A_TIME: usize = 32;
+/// The longest answer that is read: every port of a full range and many rejections fit.
+const LONGEST: usize = 4 << 20;
+
+/// One proxy and what it said; `None` when it did not answer.
+pub type Told = (ProxyPod, Option<ProxyStatus>);
+
+/// Asks all of `pods`.
+pub async fn ask_all(pods: Vec<ProxyPod>) -> Vec<Told> {
+    let ask = |pod: ProxyPod| async move {
+        let told = tokio::time::timeout(PATIENCE, ask(pod.address)).await;
+        let told = told.map_err(Into::into).and_then(|told| told);
+        let told = told
+            .inspect_err(|error| tracing::debug!(node = pod.node, %error, "a proxy does not answer"))
+            .ok();
+        (pod, told)
+    };
+    stream::iter(pods).map(ask).buffer_unordered(AT_A_TIME).collect().await
+}
+
+async fn ask(address: IpAddr) -> Result<ProxyStatus, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::connect(SocketAddr::new(address, ADMIN_PORT)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get(STATUS_PATH).header("host", "weft-proxy").body(Empty::<Bytes>::new())?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        Limited::new(response.into_body(), LONGEST).collect().await
+    };
+    tokio::select! {
+        body = exchange => Ok(serde_json::from_slice(&body?.to_bytes())?),
+        ended = connection => Err(ended.err().map_or_else(|| "the connection ended".into(), Into::into)),
+    }
+}
+
+/// Every listen port that any proxy holds. `None` when one did not answer: it may hold any.
+pub fn held_ports(told: &[Told]) -> Option<BTreeSet<u16>> {
+    let statuses: Option<Vec<_>> = told.iter().map(|(_, status)| status.as_ref()).collect();
+    Some(statuses?.iter().flat_map(|status| status.listen_ports.iter().copied()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_proxy_leaves_every_port_in_doubt() {
+        let pod = ProxyPod { node: "n".into(), address: [10, 0, 0, 1].into(), ready: true };
+        let status = ProxyStatus { listen_ports: vec![1, 2], ..ProxyStatus::default() };
+        assert_eq!(held_ports(&[(pod.clone(), Some(status.clone()))]), Some(BTreeSet::from([1, 2])));
+        assert_eq!(held_ports(&[(pod.clone(), Some(status)), (pod, None)]), None);
+        assert_eq!(held_ports(&[]), Some(BTreeSet::new()), "no proxy holds nothing");
+    }
+}

@@ -1,0 +1,347 @@
+//! One shadow Service for each Service in the mesh. The allocator behind it lives as long as this replica leads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use weft_config::ServiceId;
+use weft_crds::MeshConfig;
+
+use super::{daemonset, proxies};
+use crate::apply::WriteError;
+use crate::context::Context;
+use crate::index::facts::{
+    NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL, ServiceFacts, ShadowFacts, fingerprint,
+};
+use crate::names::ShadowName;
+use crate::ports::{Allocator, NoPort, Record};
+
+/// From this minor version on (with major 1) the API server knows `PreferSameNode` without a feature gate of ours (KEP-3015).
+const PREFER_SAME_NODE_SINCE: u32 = 34;
+/// Waits before a Service is tried again: doubled each time.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// What others may see and say.
+#[derive(Clone)]
+pub struct Shadows {
+    counts: Arc<Mutex<Counts>>,
+    /// Set while the mesh is being removed: every shadow goes.
+    removing: watch::Sender<bool>,
+}
+
+/// For the status.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Listen ports in use and left.
+    pub used: usize,
+    /// Listen ports left.
+    pub free: usize,
+    /// What could not be done, by Service.
+    pub failures: BTreeMap<ServiceId, String>,
+}
+
+impl Default for Shadows {
+    fn default() -> Self {
+        Self { counts: Arc::default(), removing: watch::Sender::new(false) }
+    }
+}
+
+impl Shadows {
+    /// How it stands.
+    pub fn counts(&self) -> Counts {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on every shadow is removed; or no longer.
+    pub fn remove_all(&self, remove: bool) {
+        self.removing.send_if_modified(|removing| std::mem::replace(removing, remove) != remove);
+    }
+}
+
+/// Why a shadow is not as it should be.
+#[derive(Debug, thiserror::Error)]
+enum ShadowError {
+    #[error(transparent)]
+    Port(#[from] NoPort),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("the shadow of Service {0} cannot be put together: {1}")]
+    Object(ServiceId, serde_json::Error),
+}
+
+/// Works until dropped.
+pub async fn run(ctx: &Context, shadows: &Shadows) {
+    let prefer_same_node = prefers_same_node(ctx).await;
+    let mut mesh = ctx.index.mesh();
+    let mut removing = shadows.removing.subscribe();
+    loop {
+        // Without a MeshConfig there is nothing to do: its shadows go with it, by their ownerReference.
+        let Some(active) = mesh.borrow_and_update().clone() else {
+            if mesh.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let record = match record(ctx).await {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::warn!(%error, "the shadow Services cannot be listed");
+                tokio::time::sleep(FIRST_WAIT).await;
+                mesh.mark_changed();
+                continue;
+            }
+        };
+        let mut worker = Worker::new(ctx, shadows, &active, prefer_same_node, record);
+        tokio::select! {
+            () = worker.run(&mut removing) => {}
+            // Another spec, or another MeshConfig: begin anew, from the record.
+            _ = mesh.changed() => {}
+        }
+    }
+}
+
+/// Whether the API server knows `trafficDistribution: PreferSameNode`; asked until it answers.
+async fn prefers_same_node(ctx: &Context) -> bool {
+    loop {
+        match ctx.client.apiserver_version().await {
+            Ok(version) => {
+                let minor =
+                    version.minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
+                return version.major == "1" && minor >= PREFER_SAME_NODE_SINCE;
+            }
+            Err(error) => tracing::warn!(%error, "the API server's version"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The listen ports in use, oldest shadow first. Read from the API server, not from the index: what another leader, or this
+/// one a moment ago, has written must be in it.
+async fn record(ctx: &Context) -> kube::Result<Vec<Record>> {
+    let api: Api<Service> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let list = api.list(&ListParams::default().labels(&format!("{SHADOW_LABEL}=true"))).await?;
+    let mut shadows: Vec<_> = list.items.iter().filter_map(ShadowFacts::of).collect();
+    shadows.sort_by(|a, b| (a.created, &a.service).cmp(&(b.created, &b.service)));
+    Ok(shadows.into_iter().map(|shadow| Record { service: shadow.service, ports: shadow.ports }).collect())
+}
+
+struct Worker<'a> {
+    ctx: &'a Context,
+    shadows: &'a Shadows,
+    owner: Value,
+    prefer_same_node: bool,
+    allocator: Allocator,
+    /// Services to try again, when, and after which wait.
+    again: BTreeMap<ServiceId, (Instant, Duration)>,
+    failures: BTreeMap<ServiceId, String>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(
+        ctx: &'a Context,
+        shadows: &'a Shadows,
+        mesh: &MeshConfig,
+        same_node: bool,
+        record: Vec<Record>,
+    ) -> Self {
+        let range = mesh.spec.proxy.listen_ports;
+        let allocator = Allocator::new(range.from, range.to, record);
+        let owner = super::meshconfig::owner(mesh);
+        let (again, failures) = Default::default();
+        Self { ctx, shadows, owner, prefer_same_node: same_node, allocator, again, failures }
+    }
+
+    async fn run(&mut self, removing: &mut watch::Receiver<bool>) {
+        let changes = self.ctx.index.changes();
+        loop {
+            let next = self.again.values().map(|(at, _)| *at).min();
+            let ids = tokio::select! {
+                ids = changes.next() => ids,
+                () = sleep_until(next) => self.due(),
+                _ = removing.changed() => self.everything(),
+            };
+            for id in ids {
+                let removing = *removing.borrow();
+                self.work(&id, removing).await;
+            }
+            self.publish();
+        }
+    }
+
+    fn due(&mut self) -> BTreeSet<ServiceId> {
+        let now = Instant::now();
+        self.again.iter().filter(|(_, (at, _))| *at <= now).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn everything(&self) -> BTreeSet<ServiceId> {
+        self.ctx.index.shadows().iter().map(|shadow| shadow.service.clone()).collect()
+    }
+
+    fn publish(&self) {
+        *self.shadows.counts.lock().unwrap_or_else(PoisonError::into_inner) = Counts {
+            used: self.allocator.used(),
+            free: self.allocator.free(),
+            failures: self.failures.clone(),
+        };
+    }
+
+    async fn work(&mut self, id: &ServiceId, removing: bool) {
+        let wanted = self.ctx.index.meshed(id).filter(|_| !removing);
+        let done = match wanted {
+            Some(service) => self.keep(&service).await,
+            None => self.drop_shadow(id).await,
+        };
+        match done {
+            Ok(()) => {
+                self.again.remove(id);
+                self.failures.remove(id);
+            }
+            Err(error) => {
+                self.ctx.metrics.reconcile_failures.inc();
+                tracing::warn!(%error, "shadow Service");
+                let wait = self.again.get(id).map_or(FIRST_WAIT, |(_, wait)| (*wait * 2).min(LONGEST_WAIT));
+                self.again.insert(id.clone(), (Instant::now() + wait, wait));
+                self.failures.insert(id.clone(), error.to_string());
+            }
+        }
+    }
+
+    async fn keep(&mut self, service: &ServiceFacts) -> Result<(), ShadowError> {
+        let mut ports = Vec::new();
+        for port in &service.ports {
+            ports.push(self.allocate(&service.id, port.port).await?);
+        }
+        let desired = desired(service, &ports, self.prefer_same_node, &self.ctx.namespace, &self.owner);
+        let desired: Service = serde_json::from_value(desired)
+            .map_err(|error| ShadowError::Object(service.id.clone(), error))?;
+        let live = self.ctx.index.shadow(&service.id);
+        if live.is_none_or(|live| live.fingerprint != fingerprint(&desired)) {
+            self.ctx.writer.apply_unseen(&desired).await?;
+            tracing::info!(service = %service.id, shadow = desired.name_any(), ?ports, "shadow Service written");
+        }
+        let keep: Vec<_> = service.ports.iter().map(|port| port.port).collect();
+        self.allocator.release_except(&service.id, &keep);
+        Ok(())
+    }
+
+    /// A listen port; when the free ones are in doubt the proxies are asked.
+    async fn allocate(&mut self, service: &ServiceId, port: u16) -> Result<u16, NoPort> {
+        match self.allocator.allocate(service, port) {
+            Err(NoPort::InDoubt(..)) => {}
+            other => return other,
+        }
+        let question = self.allocator.question();
+        let told = proxies::ask_all(self.ctx.index.proxies()).await;
+        if let Some(held) = proxies::held_ports(&told) {
+            self.allocator.confirm(&question, &held);
+        }
+        self.allocator.allocate(service, port)
+    }
+
+    async fn drop_shadow(&mut self, id: &ServiceId) -> Result<(), ShadowError> {
+        if let Some(shadow) = self.ctx.index.shadow(id) {
+            self.ctx.writer.delete::<Service>(&self.ctx.namespace, &shadow.name).await?;
+            tracing::info!(service = %id, shadow = %shadow.name, "shadow Service deleted");
+        }
+        self.allocator.release_except(id, &[]);
+        Ok(())
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The shadow of `service`, whose ports listen on `listen_ports`, in the same order. Pure.
+fn desired(
+    service: &ServiceFacts,
+    listen_ports: &[u16],
+    same_node: bool,
+    namespace: &str,
+    owner: &Value,
+) -> Value {
+    let mut labels = daemonset::labels("shadow");
+    labels["app.kubernetes.io/name"] = json!("weft-shadow");
+    labels[SHADOW_LABEL] = json!("true");
+    labels[NAMESPACE_LABEL] = json!(&*service.id.namespace);
+    labels[NAME_LABEL] = json!(&*service.id.name);
+    let port = |(port, listen_port): (&crate::index::facts::ServicePort, &u16)| {
+        let mut value = json!({"port": port.port, "targetPort": listen_port, "protocol": "TCP"});
+        if !port.name.is_empty() {
+            value["name"] = json!(&*port.name);
+        } else if service.ports.len() > 1 {
+            // Kubernetes wants names where there are several; UDP ports that are not carried may have been the others.
+            value["name"] = json!(format!("port-{}", port.port));
+        }
+        value
+    };
+    let mut spec = json!({
+        "type": "ClusterIP",
+        "selector": daemonset::selector(),
+        "ports": service.ports.iter().zip(listen_ports).map(port).collect::<Vec<_>>(),
+    });
+    if same_node {
+        spec["trafficDistribution"] = json!("PreferSameNode");
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": ShadowName::of(&service.id).as_str(),
+            "namespace": namespace,
+            "labels": labels,
+            "ownerReferences": [owner],
+        },
+        "spec": spec,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::facts::ServicePort;
+
+    fn service(ports: &[(&str, u16)]) -> ServiceFacts {
+        let ports =
+            ports.iter().map(|(name, port)| ServicePort { port: *port, name: (*name).into() }).collect();
+        let id = ServiceId::new("shop", "cart");
+        ServiceFacts { id, ports, external_name: false, ipv6: false, cluster_ip: None }
+    }
+
+    #[test]
+    fn a_shadow_records_its_listen_ports() {
+        let owner = json!({"kind": "MeshConfig", "name": "weft", "uid": "u"});
+        let value =
+            desired(&service(&[("http", 80), ("admin", 81)]), &[10001, 10002], true, "weft-system", &owner);
+        insta::assert_yaml_snapshot!(value);
+        let object: Service = serde_json::from_value(value).unwrap();
+        let facts = ShadowFacts::of(&object).unwrap();
+        assert_eq!(facts.service, ServiceId::new("shop", "cart"));
+        assert_eq!(facts.ports, [(80, 10001), (81, 10002)]);
+    }
+
+    #[test]
+    fn what_the_api_server_fills_in_needs_no_write_and_an_edit_does() {
+        let owner =
+            json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "name": "weft", "uid": "u"});
+        let value = desired(&service(&[("", 80)]), &[10001], true, "weft-system", &owner);
+        let ours = fingerprint(&serde_json::from_value(value.clone()).unwrap());
+        let mut live = value;
+        live["spec"]["clusterIP"] = json!("10.96.0.7");
+        live["spec"]["sessionAffinity"] = json!("None");
+        live["metadata"]["labels"]["somebody.else/label"] = json!("x");
+        assert_eq!(fingerprint(&serde_json::from_value(live.clone()).unwrap()), ours);
+        live["spec"]["selector"]["app.kubernetes.io/name"] = json!("hijacked");
+        assert_ne!(fingerprint(&serde_json::from_value(live).unwrap()), ours);
+    }
+}

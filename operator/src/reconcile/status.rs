@@ -1,0 +1,361 @@
+//! From what was observed to the MeshConfig's status. Pure.
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use weft_crds::MeshConfigStatus;
+use weft_crds::meshconfig::{PortCounts, ProxyCounts};
+
+use super::dns::DnsState;
+use super::proxies::Told;
+use super::shadow::Counts;
+
+/// The mesh carries traffic.
+pub const READY: &str = "Ready";
+/// Every node that should have a proxy has one that is ready.
+pub const PROXIES_READY: &str = "ProxiesReady";
+/// Mesh names resolve.
+pub const DNS_CONFIGURED: &str = "DNSConfigured";
+/// Every proxy holds the current configuration.
+pub const CONFIG_SYNCED: &str = "ConfigSynced";
+/// Something needs a person.
+pub const DEGRADED: &str = "Degraded";
+
+/// What the status is made of.
+pub struct Observed<'a> {
+    /// The MeshConfig's generation.
+    pub generation: Option<i64>,
+    /// The proxies' DaemonSet as it is.
+    pub daemonset: &'a DaemonSet,
+    /// How DNS stands, or why it does not.
+    pub dns: &'a Result<DnsState, String>,
+    /// What each proxy said.
+    pub told: &'a [Told],
+    /// Digest of the configuration they should hold.
+    pub digest: &'a str,
+    /// The shadow Services' allocator.
+    pub counts: &'a Counts,
+    /// Services in the mesh.
+    pub services: usize,
+    /// Shadow Services.
+    pub shadows: usize,
+}
+
+/// A condition before it has its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Verdict {
+    /// `kind` holds or not, for `reason`; `message` is for people.
+    pub fn new(kind: &'static str, holds: bool, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, holds, reason, message: message.into() }
+    }
+}
+
+/// The status of the active MeshConfig; `before` is the one it had.
+pub fn of(observed: &Observed<'_>, before: &MeshConfigStatus, now: &Time) -> MeshConfigStatus {
+    let verdicts = verdicts(observed);
+    let (desired, ready) = proxy_counts(observed.daemonset);
+    let in_sync = observed.told.iter().filter(|told| holds(told, observed.digest)).count();
+    MeshConfigStatus {
+        observed_generation: observed.generation,
+        conditions: conditions(&verdicts, observed.generation, &before.conditions, now),
+        services: count(observed.services),
+        shadow_services: count(observed.shadows),
+        ports: PortCounts { used: count(observed.counts.used), free: count(observed.counts.free) },
+        proxies: ProxyCounts {
+            desired,
+            ready,
+            in_sync: count(in_sync),
+            summary: format!("{ready}/{desired}"),
+        },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// The status of a MeshConfig that is not served.
+pub fn not_served(
+    generation: Option<i64>,
+    reason: &'static str,
+    message: &str,
+    before: &MeshConfigStatus,
+    now: &Time,
+) -> MeshConfigStatus {
+    let verdicts = [Verdict::new(READY, false, reason, message)];
+    MeshConfigStatus {
+        observed_generation: generation,
+        conditions: conditions(&verdicts, generation, &before.conditions, now),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..MeshConfigStatus::default()
+    }
+}
+
+fn verdicts(observed: &Observed<'_>) -> [Verdict; 5] {
+    let (proxies, dns, synced, degraded) =
+        (proxies(observed.daemonset), dns(observed.dns), synced(observed), degraded(observed));
+    let ready = match [&proxies, &dns].into_iter().find(|verdict| !verdict.holds) {
+        Some(missing) => Verdict::new(READY, false, missing.reason, &*missing.message),
+        None => Verdict::new(READY, true, "Ready", "the mesh carries traffic"),
+    };
+    [ready, proxies, dns, synced, degraded]
+}
+
+fn proxy_counts(daemonset: &DaemonSet) -> (u32, u32) {
+    let status = daemonset.status.as_ref();
+    let number = |n: Option<i32>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    (number(status.map(|s| s.desired_number_scheduled)), number(status.map(|s| s.number_ready)))
+}
+
+fn proxies(daemonset: &DaemonSet) -> Verdict {
+    let (desired, ready) = proxy_counts(daemonset);
+    let status = daemonset.status.as_ref();
+    let seen = status.and_then(|s| s.observed_generation) >= daemonset.metadata.generation;
+    let updated =
+        status.and_then(|s| s.updated_number_scheduled).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    if !seen {
+        Verdict::new(PROXIES_READY, false, "Rolling", "the DaemonSet of the proxies has changed")
+    } else if desired == 0 {
+        Verdict::new(
+            PROXIES_READY,
+            false,
+            "NoNodes",
+            "no node matches spec.proxy.nodeSelector and tolerations",
+        )
+    } else if ready < desired {
+        let message = format!("{ready} of {desired} nodes have a proxy that is ready");
+        Verdict::new(PROXIES_READY, false, "ProxiesNotReady", message)
+    } else if updated < desired {
+        // Every node is served all the while: a new proxy is ready before the old one goes.
+        Verdict::new(
+            PROXIES_READY,
+            true,
+            "Rolling",
+            format!("{updated} of {desired} proxies are of the current version"),
+        )
+    } else {
+        Verdict::new(
+            PROXIES_READY,
+            true,
+            "AllReady",
+            format!("all {desired} nodes have a proxy that is ready"),
+        )
+    }
+}
+
+fn dns(dns: &Result<DnsState, String>) -> Verdict {
+    match dns {
+        Ok(DnsState::Configured) => {
+            Verdict::new(DNS_CONFIGURED, true, "CoreDNS", "every DNS pod answers for the mesh domains")
+        }
+        Ok(DnsState::Manual(lines)) => Verdict::new(DNS_CONFIGURED, true, "Manual", &**lines),
+        Ok(DnsState::Propagating(what)) => Verdict::new(DNS_CONFIGURED, false, "Propagating", &**what),
+        Err(error) => Verdict::new(DNS_CONFIGURED, false, "DNSFailed", &**error),
+    }
+}
+
+fn holds((_, status): &Told, digest: &str) -> bool {
+    status.as_ref().is_some_and(|status| status.digest == digest)
+}
+
+fn synced(observed: &Observed<'_>) -> Verdict {
+    match observed.told.iter().find(|told| !holds(told, observed.digest)) {
+        None if observed.told.is_empty() => {
+            Verdict::new(CONFIG_SYNCED, false, "NoProxies", "there is no proxy yet")
+        }
+        None => Verdict::new(CONFIG_SYNCED, true, "InSync", "every proxy holds the current configuration"),
+        Some((pod, None)) => Verdict::new(
+            CONFIG_SYNCED,
+            false,
+            "NoAnswer",
+            format!("the proxy on node {} does not answer", pod.node),
+        ),
+        Some((pod, Some(status))) if !status.rejections.is_empty() => {
+            let all = status.rejections.iter().map(|r| format!("{}: {}", r.resource, r.reason));
+            let message =
+                format!("the proxy on node {} refuses {}", pod.node, all.collect::<Vec<_>>().join("; "));
+            Verdict::new(CONFIG_SYNCED, false, "Rejected", message)
+        }
+        Some((pod, Some(status))) => {
+            let link = if status.connected { "connected" } else { "not connected to an operator" };
+            let message = format!("the proxy on node {} holds an older configuration ({link})", pod.node);
+            Verdict::new(CONFIG_SYNCED, false, "Behind", message)
+        }
+    }
+}
+
+fn degraded(observed: &Observed<'_>) -> Verdict {
+    let failures = &observed.counts.failures;
+    let rejected =
+        observed.told.iter().flat_map(|(_, status)| status).any(|status| !status.rejections.is_empty());
+    match failures.values().next() {
+        Some(first) if failures.len() == 1 => Verdict::new(DEGRADED, true, "ShadowServices", &**first),
+        Some(first) => {
+            let message = format!("{first} (and {} more Services)", failures.len() - 1);
+            Verdict::new(DEGRADED, true, "ShadowServices", message)
+        }
+        None if rejected => {
+            Verdict::new(DEGRADED, true, "Rejected", "a proxy refuses a resource: see ConfigSynced")
+        }
+        None => Verdict::new(DEGRADED, false, "AllWell", "nothing needs a person"),
+    }
+}
+
+/// Times change only when the condition does (Kubernetes API conventions).
+fn conditions(
+    verdicts: &[Verdict],
+    generation: Option<i64>,
+    before: &[Condition],
+    now: &Time,
+) -> Vec<Condition> {
+    let condition = |verdict: &Verdict| {
+        let status = if verdict.holds { "True" } else { "False" };
+        let known = before.iter().find(|known| known.type_ == verdict.kind && known.status == status);
+        Condition {
+            type_: verdict.kind.to_owned(),
+            status: status.to_owned(),
+            reason: verdict.reason.to_owned(),
+            message: verdict.message.clone(),
+            observed_generation: generation,
+            last_transition_time: known
+                .map_or_else(|| now.clone(), |known| known.last_transition_time.clone()),
+        }
+    };
+    verdicts.iter().map(condition).collect()
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::jiff::Timestamp;
+    use weft_config::ServiceId;
+    use weft_config::status::{ProxyStatus, Rejection};
+
+    use super::*;
+    use crate::index::ProxyPod;
+
+    fn daemonset(desired: i32, ready: i32, updated: i32) -> DaemonSet {
+        let status = serde_json::json!({"desiredNumberScheduled": desired, "numberReady": ready, "numberMisscheduled": 0,
+            "currentNumberScheduled": desired, "updatedNumberScheduled": updated, "observedGeneration": 1});
+        serde_json::from_value(serde_json::json!({"metadata": {"generation": 1}, "status": status})).unwrap()
+    }
+
+    fn told(node: &str, digest: &str, rejected: bool) -> Told {
+        let pod = ProxyPod { node: node.into(), address: [10, 0, 0, 1].into(), ready: true };
+        let rejection = Rejection { resource: "Service shop/cart".into(), reason: "no".into() };
+        let rejections = if rejected { vec![rejection] } else { vec![] };
+        (
+            pod,
+            Some(ProxyStatus {
+                digest: digest.into(),
+                rejections,
+                connected: true,
+                ..ProxyStatus::default()
+            }),
+        )
+    }
+
+    fn time(second: i64) -> Time {
+        Time(Timestamp::from_second(second).unwrap())
+    }
+
+    fn summary(
+        daemonset: &DaemonSet,
+        dns: &Result<DnsState, String>,
+        told: &[Told],
+        counts: &Counts,
+    ) -> String {
+        let observed = Observed {
+            generation: Some(1),
+            daemonset,
+            dns,
+            told,
+            digest: "d",
+            counts,
+            services: 3,
+            shadows: 3,
+        };
+        let status = of(&observed, &MeshConfigStatus::default(), &time(0));
+        let lines =
+            status.conditions.iter().map(|c| format!("{} {} {}: {}", c.type_, c.status, c.reason, c.message));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn people_read_how_it_stands() {
+        let well = Ok(DnsState::Configured);
+        let none = Counts::default();
+        let failing = Counts {
+            failures: BTreeMap::from([
+                (ServiceId::new("a", "b"), "Service a/b port 80 gets no listen port".to_owned()),
+                (ServiceId::new("c", "d"), "other".to_owned()),
+            ]),
+            ..Counts::default()
+        };
+        let in_sync = [told("node1", "d", false), told("node2", "d", false)];
+        let mut text = String::new();
+        for (title, summary) in [
+            ("all well", summary(&daemonset(2, 2, 2), &well, &in_sync, &none)),
+            (
+                "starting",
+                summary(
+                    &daemonset(2, 1, 2),
+                    &Ok(DnsState::Propagating("DNS pod 1 waits".into())),
+                    &[],
+                    &none,
+                ),
+            ),
+            ("rolling", summary(&daemonset(2, 2, 1), &well, &in_sync, &none)),
+            ("a proxy behind", summary(&daemonset(2, 2, 2), &well, &[told("node1", "old", false)], &none)),
+            ("refused", summary(&daemonset(2, 2, 2), &well, &[told("node1", "old", true)], &none)),
+            (
+                "dns broken",
+                summary(
+                    &daemonset(2, 2, 2),
+                    &Err("ConfigMap kube-system/coredns: gone".into()),
+                    &in_sync,
+                    &none,
+                ),
+            ),
+            ("no nodes, ports out", summary(&daemonset(0, 0, 0), &well, &[], &failing)),
+        ] {
+            text += &format!("== {title}\n{summary}\n");
+        }
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn times_change_only_when_the_condition_does() {
+        let (daemonset, dns, counts) = (daemonset(1, 1, 1), Ok(DnsState::Configured), Counts::default());
+        let observed = Observed {
+            generation: Some(1),
+            daemonset: &daemonset,
+            dns: &dns,
+            told: &[],
+            digest: "d",
+            counts: &counts,
+            services: 0,
+            shadows: 0,
+        };
+        let first = of(&observed, &MeshConfigStatus::default(), &time(10));
+        let second = of(&observed, &first, &time(20));
+        assert_eq!(first, second);
+        let broken = Err("gone".to_owned());
+        let third = of(&Observed { dns: &broken, ..observed }, &second, &time(30));
+        let at = |status: &MeshConfigStatus, kind| {
+            status.conditions.iter().find(|c| c.type_ == kind).unwrap().last_transition_time.clone()
+        };
+        assert_eq!(
+            (at(&third, DNS_CONFIGURED), at(&third, READY), at(&third, PROXIES_READY)),
+            (time(30), time(30), time(10))
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! Everything `/metrics` shows.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// All series of this process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Config streams open.
+    pub streams: Gauge,
+    /// Updates sent over all streams.
+    pub updates: Counter,
+    /// Bytes of those updates.
+    pub update_bytes: Counter,
+    /// Resources refused by proxies, counted at each Ack.
+    pub rejections: Counter,
+    /// Callers turned away.
+    pub refused: Counter,
+    /// Resources in the configuration.
+    pub resources: Gauge,
+    /// Whether this replica leads.
+    pub leading: Gauge,
+    /// Reconciliations that failed.
+    pub reconcile_failures: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("weft_operator"),
+            streams: Gauge::default(),
+            updates: Counter::default(),
+            update_bytes: Counter::default(),
+            rejections: Counter::default(),
+            refused: Counter::default(),
+            resources: Gauge::default(),
+            leading: Gauge::default(),
+            reconcile_failures: Counter::default(),
+        };
+        let r = &mut metrics.registry;
+        r.register("build", "Version of this operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        r.register("config_streams", "Proxies connected to this replica", metrics.streams.clone());
+        r.register("config_updates", "Updates sent to proxies", metrics.updates.clone());
+        r.register("config_update_bytes", "Bytes of updates sent to proxies", metrics.update_bytes.clone());
+        r.register("config_rejections", "Resources refused by proxies", metrics.rejections.clone());
+        r.register(
+            "config_refused_callers",
+            "Callers turned away from the config stream",
+            metrics.refused.clone(),
+        );
+        r.register("config_resources", "Resources in the configuration", metrics.resources.clone());
+        r.register("leading", "1 while this replica leads", metrics.leading.clone());
+        r.register("reconcile_failures", "Reconciliations that failed", metrics.reconcile_failures.clone());
+        metrics
+    }
+}
+
+impl Metrics {
+    /// All series in the OpenMetrics text format.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
