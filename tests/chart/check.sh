@@ -30,19 +30,21 @@ TEMPLATE
   helm template scratch "$scratch" | grep '^{' | jq -s 'map(select(. != {}))'
 }
 
-# golden <name>: standard input must be what golden/<name> says
-golden() {
-  local file=$here/golden/$1
+# golden_file <path>: standard input must be what the file says
+golden_file() {
+  local file=$1 shown
+  shown=$(realpath --relative-to="$here/../.." "$file")
   cat >"$work/golden"
   if cmp -s "$work/golden" "$file"; then return; fi
   if [ -n "${UPDATE:-}" ]; then
     install -D -m 644 "$work/golden" "$file"
-    echo "wrote tests/chart/golden/$1"
+    echo "wrote $shown"
   else
     diff -u "$file" "$work/golden" >&2 || true
-    fail "the chart no longer renders golden/$1; if that is meant, run UPDATE=1 tests/chart/check.sh"
+    fail "$shown is not what the chart makes of it now; if that is meant, run UPDATE=1 tests/chart/check.sh"
   fi
 }
+golden() { golden_file "$here/golden/$1"; }
 
 render() { helm template weft "$chart" --namespace weft-system --kube-version "$KUBE" "$@"; }
 
@@ -103,10 +105,22 @@ refused "/operator/replicas" --set operator.replicas=0
 refused "invalid propertyName 'app.kubernetes.io/name'" --set 'operator.podLabels.app\.kubernetes\.io/name=mine'
 refused "kubeVersion" --kube-version 1.30.0
 
-# Every value has a comment right above it.
-awk '/^ *[A-Za-z]+:/ && depth_ok($0) && previous !~ /^ *#/ { print FILENAME ":" FNR ": " $0 } { previous = $0 }
-  function depth_ok(line) { match(line, /^ */); return RLENGTH <= 2 }' "$chart/values.yaml" >"$work/uncommented"
-[ ! -s "$work/uncommented" ] || fail "values without a comment: $(cat "$work/uncommented")"
+# The README's table of values: name and comment from values.yaml as it is written, the default from what it parses to.
+awk '
+  function flush_as(name) { if (text == "") { print FILENAME ":" FNR ": " name " has no comment" >"/dev/stderr"; bad = 1 }; text = "" }
+  /^ *$/ { text = ""; next }
+  /^ *# / { sub(/^ *# /, ""); text = text (text == "" ? "" : " ") $0; next }
+  /^[A-Za-z]+:/ { sub(/:.*/, ""); group = $0; flush_as(group); next }
+  /^  [A-Za-z]+:/ { sub(/^  /, ""); sub(/:.*/, ""); print group "." $0 "\t" text; flush_as(group "." $0); next }
+  END { exit bad }' "$chart/values.yaml" >"$work/comments" || fail "every value needs a comment right above it"
+{
+  sed '/^| Value |/,$d' "$chart/README.md"
+  echo "| Value | Default | |"
+  echo "|---|---|---|"
+  jq -r -R --slurpfile values "$work/values.json" 'split("\t") as [$name, $text]
+    | "| `\($name)` | `\($values[0] | getpath($name / ".") | tojson)` | \($text) |"' "$work/comments"
+} >"$work/README.md"
+golden_file "$chart/README.md" <"$work/README.md"
 
 [ "$failed" = 0 ] || exit 1
 echo "chart: lint, golden files, rights, Pod Security, schema: all good"
