@@ -1,0 +1,118 @@
+//! The clients whose requests make the load, and the addresses they use.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::Failure;
+use crate::http::{Answer, Connection, Shape, Target};
+use crate::resolve::Resolver;
+
+/// How often the name is asked again.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// The name's addresses, asked anew each second. A failed query is counted apart and leaves the addresses as they were.
+pub(super) struct Addresses {
+    now: Mutex<Vec<IpAddr>>,
+    failures: AtomicU64,
+}
+
+impl Addresses {
+    /// Resolves for the first time, and from then on in the background.
+    pub(super) async fn start(target: &Target) -> Result<Arc<Self>, Failure> {
+        let resolver = Resolver::of_pod()?;
+        let first = resolver.addresses(&target.host).await?;
+        let addresses = Arc::new(Self { now: Mutex::new(first), failures: AtomicU64::new(0) });
+        let (kept, host) = (Arc::clone(&addresses), target.host.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(REFRESH).await;
+                match resolver.addresses(&host).await {
+                    Ok(found) => *kept.now.lock().unwrap_or_else(PoisonError::into_inner) = found,
+                    Err(error) => {
+                        kept.failures.fetch_add(1, Relaxed);
+                        eprintln!("DNS: {error}");
+                    }
+                }
+            }
+        });
+        Ok(addresses)
+    }
+
+    /// One address for ever.
+    #[cfg(test)]
+    pub(super) fn fixed(address: IpAddr) -> Arc<Self> {
+        Arc::new(Self { now: Mutex::new(vec![address]), failures: AtomicU64::new(0) })
+    }
+
+    /// Queries that failed.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    fn one(&self) -> Result<IpAddr, Failure> {
+        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        fastrand::choice(now.iter()).copied().ok_or_else(|| "the name has no address".into())
+    }
+}
+
+/// A client of one mode.
+pub(super) struct Client {
+    addresses: Arc<Addresses>,
+    port: u16,
+    shape: Shape,
+    /// How many connections to keep; `None`: none.
+    keep: Option<usize>,
+    patience: Duration,
+    /// First in, first out, so that all of them stay in use.
+    idle: Mutex<VecDeque<Connection>>,
+    opened: AtomicUsize,
+}
+
+impl Client {
+    pub(super) fn new(
+        addresses: Arc<Addresses>,
+        port: u16,
+        shape: Shape,
+        keep: Option<usize>,
+        patience: Duration,
+    ) -> Self {
+        let (idle, opened) = Default::default();
+        Self { addresses, port, shape, keep, patience, idle, opened }
+    }
+
+    /// One request, on a connection that is open or a new one.
+    pub(super) async fn ask(&self) -> Result<Answer, Failure> {
+        let mut connection = if let Some(connection) = self.idle_connection().await {
+            connection
+        } else {
+            let opened = Connection::open(self.addresses.one()?, self.port, false, self.patience).await?;
+            self.opened.fetch_add(1, Relaxed);
+            opened
+        };
+        let answer = connection.ask(&self.shape).await;
+        if self.keep.is_some() && answer.is_ok() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(connection);
+        } else {
+            self.opened.fetch_sub(1, Relaxed);
+        }
+        answer
+    }
+
+    /// The idle connection that was not used for longest, passing over those the server has closed. None while fewer than
+    /// the wanted number are open.
+    async fn idle_connection(&self) -> Option<Connection> {
+        if self.opened.load(Relaxed) < self.keep? {
+            return None;
+        }
+        loop {
+            let connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+            if let Some(connection) = connection.if_usable().await {
+                return Some(connection);
+            }
+            self.opened.fetch_sub(1, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Open-loop load: requests leave at fixed times, whatever became of those before, and a late answer counts from the time
+//! its request should have left. Nothing is retried, so that every failure a client could see is seen.
+
+mod clients;
+mod tally;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::Failure;
+use crate::http::{Shape, Target};
+use crate::stop::Until;
+
+use clients::{Addresses, Client};
+use tally::Tally;
+
+#[derive(clap::Args, Clone)]
+pub(crate) struct Args {
+    /// `http://host[:port][/path]`
+    url: String,
+    /// Requests a second, for each mode.
+    #[arg(long, default_value_t = 100)]
+    rps: u32,
+    #[arg(long, value_enum, default_value_t = Mode::KeepAlive)]
+    mode: Mode,
+    /// Connections a keep-alive client holds; more are opened when all are busy.
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    #[arg(long, default_value = "GET")]
+    method: Method,
+    /// The `app` that must have answered.
+    #[arg(long)]
+    expect: String,
+    /// Milliseconds an answer may take.
+    #[arg(long, default_value_t = 2000)]
+    timeout: u64,
+    #[command(flatten)]
+    until: Until,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    /// A connection for each request.
+    NewConnection,
+    /// Connections are used again.
+    KeepAlive,
+    /// Both side by side, each at the full rate.
+    Both,
+}
+
+/// Runs until told to end, then prints one report for each mode, as a JSON array.
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let target = Target::parse(&args.url)?;
+    let addresses = Addresses::start(&target).await?;
+    let modes: &[Mode] = match args.mode {
+        Mode::Both => &[Mode::NewConnection, Mode::KeepAlive],
+        Mode::NewConnection => &[Mode::NewConnection],
+        Mode::KeepAlive => &[Mode::KeepAlive],
+    };
+    let (end, ended) = tokio::sync::watch::channel(false);
+    let mut runs = Vec::new();
+    for &mode in modes {
+        let shape = Shape {
+            method: args.method.clone(),
+            path: target.path.clone(),
+            host: Some(target.authority()),
+            http10: false,
+            h2c: false,
+        };
+        let keep = (mode == Mode::KeepAlive).then_some(args.connections);
+        let patience = Duration::from_millis(args.timeout);
+        let client = Client::new(Arc::clone(&addresses), target.port, shape, keep, patience);
+        let tally = Tally::new(if keep.is_some() { "keep-alive" } else { "new-connection" }, &args.expect);
+        runs.push(tokio::spawn(drive(args.rps, patience, Arc::new(client), Arc::new(tally), ended.clone())));
+    }
+    args.until.wait().await?;
+    let _ = end.send(true);
+    let mut reports = Vec::new();
+    for run in runs {
+        let mut report = run.await?.report();
+        report["dns_failures"] = json!(addresses.failures());
+        reports.push(report);
+    }
+    println!("{}", json!(reports));
+    Ok(())
+}
+
+/// Sends a request at each point of time of the schedule, and waits for those under way when it is over.
+async fn drive(
+    rps: u32,
+    patience: Duration,
+    client: Arc<Client>,
+    tally: Arc<Tally>,
+    mut ended: tokio::sync::watch::Receiver<bool>,
+) -> Arc<Tally> {
+    let began = Instant::now();
+    let mut under_way = JoinSet::new();
+    let mut told = began;
+    for number in 0_u32.. {
+        let intended = began + Duration::from_secs(1) * number / rps;
+        tokio::select! {
+            () = tokio::time::sleep_until(intended) => (),
+            _ = ended.wait_for(|ended| *ended) => break,
+        }
+        let (client, tally_of_one) = (Arc::clone(&client), Arc::clone(&tally));
+        under_way.spawn(async move {
+            let late = intended.elapsed();
+            let asked = tokio::time::timeout(patience, client.ask()).await;
+            let outcome =
+                asked.unwrap_or_else(|_| Err(format!("timeout: {} ms", patience.as_millis()).into()));
+            tally_of_one.count(intended - began, late, intended.elapsed(), &outcome);
+        });
+        while under_way.try_join_next().is_some() {}
+        if told.elapsed() >= Duration::from_secs(1) {
+            told = Instant::now();
+            eprintln!("{:>6.1} s  {}", began.elapsed().as_secs_f64(), tally.progress());
+        }
+    }
+    while under_way.join_next().await.is_some() {}
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that answers `good` times on each connection, then closes it without an answer.
+    async fn server(good: usize, answer: &'static str) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut buffer = [0; 1024];
+                    for _ in 0..good {
+                        if stream.read(&mut buffer).await.unwrap_or(0) == 0 {
+                            return;
+                        }
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                    let _ = stream.read(&mut buffer).await;
+                });
+            }
+        });
+        port
+    }
+
+    const GOOD: &str = "HTTP/1.1 200 OK\r\nx-weft-node: node1\r\ncontent-length: 107\r\n\r\n\
+        {\"app\":\"lab\",\"pod\":\"p1\",\"node\":\"n\",\"port\":1,\"method\":\"GET\",\"path\":\"/\",\"version\":\"HTTP/1.1\",\"headers\":{ }}  ";
+
+    async fn load(port: u16, keep: Option<usize>) -> serde_json::Value {
+        let target = Target::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
+        let shape = Shape {
+            method: Method::GET,
+            path: "/".to_owned(),
+            host: Some(target.authority()),
+            http10: false,
+            h2c: false,
+        };
+        let addresses = Addresses::fixed("127.0.0.1".parse().unwrap());
+        let patience = Duration::from_millis(300);
+        let client = Client::new(addresses, port, shape, keep, patience);
+        let (end, ended) = tokio::sync::watch::channel(false);
+        let tally = Arc::new(Tally::new("keep-alive", "lab"));
+        let run = tokio::spawn(drive(200, patience, Arc::new(client), tally, ended));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        end.send(true).unwrap();
+        run.await.unwrap().report()
+    }
+
+    #[tokio::test]
+    async fn good_answers_are_counted_by_pod_and_node() {
+        let report = load(server(usize::MAX, GOOD).await, Some(2)).await;
+        assert_eq!(report["failed"], 0, "{report}");
+        assert_eq!(report["pods"]["p1"], report["sent"]);
+        assert_eq!(report["weft_nodes"]["node1"], report["sent"]);
+    }
+
+    #[tokio::test]
+    async fn connections_that_the_server_cuts_are_failures() {
+        let report = load(server(1, GOOD).await, Some(1)).await;
+        assert!(report["failed"].as_u64().unwrap() > 0, "{report}");
+        let report = load(server(0, GOOD).await, None).await;
+        assert_eq!(report["failed"], report["sent"], "{report}");
+    }
+
+    #[tokio::test]
+    async fn other_answers_than_the_expected_are_failures() {
+        let wrong = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 5\r\n\r\nnope\n";
+        let report = load(server(usize::MAX, wrong).await, Some(1)).await;
+        assert_eq!(report["failed"], report["sent"], "{report}");
+        assert_eq!(report["failures"][0]["what"], "status 503: nope");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_a_failure() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let report = load(port, None).await;
+        assert!(report["sent"].as_u64().unwrap() > 50, "open loop: {report}");
+        assert_eq!(report["failed"], report["sent"]);
+    }
+}
