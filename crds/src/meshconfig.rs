@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use proxy::{Drain, ImagePullPolicy, LogFormat, LogLevel, PortRange, Proxy};
-pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, conditions};
+pub use status::{MeshConfigStatus, PortCounts, ProxyCounts};
 
 /// The mesh as it should be. Every field has a default; `spec: {}` is a complete mesh.
 #[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]

@@ -128,3 +128,16 @@ fn conditions_merge_by_type() {
     assert_eq!(conditions["x-kubernetes-list-type"], "map");
     assert_eq!(conditions["x-kubernetes-list-map-keys"], json!(["type"]));
 }
+
+#[test]
+fn what_the_api_server_admits_can_be_read() {
+    // One object that cannot be read would stop the watch for all of them.
+    let spec = json!({"proxy": {
+        "image": null,
+        "resources": {"limits": {"cpu": 1, "memory": "1Gi"}},
+        "tolerations": [{"operator": "Exists", "tolerationSeconds": 5}],
+    }});
+    let spec: MeshConfigSpec = serde_json::from_value(spec).unwrap();
+    let limits = spec.proxy.resources.unwrap().limits.unwrap();
+    assert_eq!(limits["cpu"].0, "1");
+}

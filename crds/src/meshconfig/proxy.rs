@@ -93,17 +93,6 @@ pub enum ImagePullPolicy {
     Never,
 }
 
-impl ImagePullPolicy {
-    /// The word of the Pod API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Always => "Always",
-            Self::IfNotPresent => "IfNotPresent",
-            Self::Never => "Never",
-        }
-    }
-}
-
 /// How much a log tells.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -4,20 +4,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Types of the conditions in a MeshConfig's status.
-pub mod conditions {
-    /// The mesh works: DNS leads to the proxies, and they carry traffic with the current configuration.
-    pub const READY: &str = "Ready";
-    /// Every node that should run a proxy runs a ready one.
-    pub const PROXIES_READY: &str = "ProxiesReady";
-    /// The cluster's DNS answers the names of the mesh.
-    pub const DNS_CONFIGURED: &str = "DNSConfigured";
-    /// Every connected proxy has applied the current configuration.
-    pub const CONFIG_SYNCED: &str = "ConfigSynced";
-    /// Something is wrong that does not stop the mesh: for example a Service for which no port is left.
-    pub const DEGRADED: &str = "Degraded";
-}
-
 /// The mesh as the operator last saw it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -73,11 +59,4 @@ pub struct ProxyCounts {
     pub in_sync: u32,
     /// Ready and desired in one word, for example 2/2.
     pub summary: String,
-}
-
-impl ProxyCounts {
-    /// The counts, with their summary.
-    pub fn new(desired: u32, ready: u32, in_sync: u32) -> Self {
-        Self { desired, ready, in_sync, summary: format!("{ready}/{desired}") }
-    }
 }
