@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# run-e2e.sh <suite> [test name...]: brings up the cluster, builds and loads the images and runs one suite of end-to-end
+# tests. With KUBECONFIG set it uses that cluster and the images that WEFT_IMAGE_REGISTRY and WEFT_IMAGE_TAG name.
+set -euo pipefail
+HERE=$(cd "$(dirname "$0")" && pwd)
+SUITE=${1:?which suite?}
+shift
+. "$HERE/cluster/env.sh"
+cd "$HERE/.."
+: "${CARGO_TARGET_DIR:=$WEFT_CACHE/target}"
+export CARGO_TARGET_DIR
+
+"$HERE/cluster/up.sh"
+"$HERE/images/build.sh"
+export PATH=$BIN:$PATH
+if [ -z "$FOREIGN" ]; then
+  export KUBECONFIG=$STATE/kubeconfig WEFT_CLUSTER_STATE=$STATE
+fi
+exec cargo test --locked -p weft-tests --features e2e --test "e2e-$SUITE" -- --test-threads=1 --nocapture "$@"

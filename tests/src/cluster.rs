@@ -1,0 +1,130 @@
+//! The cluster under test: the one of `KUBECONFIG`. Tests run one at a time on one runtime, since they share a mesh.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ListParams};
+use kube::{Client, Config, ResourceExt};
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+use crate::{Result, report};
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+});
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+
+/// The cluster under test.
+#[derive(Clone)]
+pub struct Cluster {
+    /// As its administrator.
+    pub client: Client,
+    /// Names of its nodes, sorted.
+    pub nodes: Vec<String>,
+}
+
+/// Runs one test on the cluster. When it fails, what is known of the mesh is shown before its failure.
+pub fn test<F: Future<Output = Result>>(body: impl FnOnce(Cluster) -> F) {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    RUNTIME.block_on(async {
+        let cluster = Cluster::get().await;
+        // Caught, so that a failed assertion is followed by a report as well.
+        let outcome = AssertUnwindSafe(body(cluster.clone())).catch_unwind().await;
+        match outcome {
+            Ok(Ok(())) => (),
+            Ok(Err(error)) => {
+                report::show(&cluster).await;
+                panic!("{error}");
+            }
+            Err(panicked) => {
+                report::show(&cluster).await;
+                std::panic::resume_unwind(panicked);
+            }
+        }
+    });
+}
+
+/// Runs a program that is no test on the cluster.
+pub fn run<F: Future<Output = Result>>(body: impl FnOnce(Cluster) -> F) -> Result {
+    RUNTIME.block_on(async { body(Cluster::get().await).await })
+}
+
+impl Cluster {
+    async fn get() -> Self {
+        CLUSTER.get_or_init(Self::connect).await.clone()
+    }
+
+    async fn connect() -> Self {
+        let config = Config::infer().await.expect("KUBECONFIG leads to a cluster");
+        let client = Client::try_from(config).expect("a client for it");
+        let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
+        let mut nodes: Vec<_> =
+            nodes.expect("nodes can be listed").iter().map(ResourceExt::name_any).collect();
+        nodes.sort();
+        assert!(nodes.len() >= 2, "the tests need two nodes, the cluster has {nodes:?}");
+        Self { client, nodes }
+    }
+
+    /// Objects of kind `K` in `namespace`.
+    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Cluster-wide objects of kind `K`, or those of all namespaces.
+    pub fn all<K>(&self) -> Api<K>
+    where
+        K: kube::Resource,
+        K::DynamicType: Default,
+    {
+        Api::all(self.client.clone())
+    }
+
+    /// A client that acts as somebody else.
+    pub async fn client_as(&self, user: &str) -> Result<Client> {
+        let mut config = Config::infer().await?;
+        config.auth_info.impersonate = Some(user.to_owned());
+        Ok(Client::try_from(config)?)
+    }
+}
+
+/// Names of the whole cluster's CoreDNS.
+pub mod dns {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+    use kube::ResourceExt;
+    use kube::api::ListParams;
+
+    use super::Cluster;
+    use crate::Result;
+
+    /// The Corefile, byte for byte.
+    pub async fn corefile(cluster: &Cluster) -> Result<String> {
+        let map = cluster.api::<ConfigMap>("kube-system").get("coredns").await?;
+        Ok(map.data.unwrap_or_default().remove("Corefile").ok_or("the ConfigMap coredns has no Corefile")?)
+    }
+
+    /// Every CoreDNS pod with how often its container was started again.
+    pub async fn pods(cluster: &Cluster) -> Result<BTreeMap<String, i32>> {
+        let pods =
+            cluster.api::<Pod>("kube-system").list(&ListParams::default().labels("k8s-app=kube-dns")).await?;
+        Ok(pods
+            .iter()
+            .map(|pod| {
+                let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+                let restarts = statuses.map_or(0, |all| all.iter().map(|one| one.restart_count).sum());
+                (pod.name_any(), restarts)
+            })
+            .collect())
+    }
+}

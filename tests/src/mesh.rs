@@ -1,0 +1,261 @@
+//! Weft on the cluster: how it is installed and removed, and what it made.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use kube::ResourceExt;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use crate::Result;
+use crate::cluster::Cluster;
+use crate::exec::PodRef;
+use crate::wait::{self, Seen, seconds};
+use crate::workloads::{image_registry, image_tag, is_ready, remove_namespace};
+
+/// Where Weft is installed.
+pub const NAMESPACE: &str = "weft-system";
+/// Labels of the proxies' pods.
+const PROXIES: &str = "app.kubernetes.io/name=weft-proxy";
+/// Labels of the operator's pods.
+const OPERATORS: &str = "app.kubernetes.io/name=weft,app.kubernetes.io/component=operator";
+/// Name of the Helm release and of the MeshConfig.
+const NAME: &str = "weft";
+
+/// Whether this process has installed Weft, so that the tests share one mesh.
+static INSTALLED: Mutex<bool> = Mutex::const_new(false);
+
+/// Weft is there, freshly installed by this process, and Ready.
+pub async fn installed(cluster: &Cluster) -> Result {
+    let mut installed = INSTALLED.lock().await;
+    if !*installed {
+        // What an earlier run left may be of an older build under the same tag.
+        uninstall(cluster).await?;
+        install(cluster).await?;
+        apply_meshconfig(cluster, &meshconfig()).await?;
+        *installed = true;
+    }
+    ready(cluster, seconds(60)).await
+}
+
+/// Takes Weft away, for a test that wants to install it itself.
+pub async fn absent(cluster: &Cluster) -> Result {
+    let mut installed = INSTALLED.lock().await;
+    *installed = false;
+    uninstall(cluster).await
+}
+
+async fn helm(args: &[&str]) -> Result<String> {
+    let output = tokio::process::Command::new("helm").args(args).output().await?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    Err(format!("helm {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr)).into())
+}
+
+/// Installs the chart into a namespace that enforces Pod Security `restricted`, without a MeshConfig.
+pub async fn install(cluster: &Cluster) -> Result {
+    let namespace = json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": { "name": NAMESPACE, "labels": { "pod-security.kubernetes.io/enforce": "restricted" } },
+    });
+    let params = PatchParams::apply("weft-tests").force();
+    cluster.all::<Namespace>().patch(NAMESPACE, &params, &Patch::Apply(namespace)).await?;
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/weft");
+    let (registry, tag) =
+        (format!("image.registry={}", image_registry()), format!("image.tag={}", image_tag()));
+    helm(&[
+        "install",
+        NAME,
+        chart,
+        "--namespace",
+        NAMESPACE,
+        "--set",
+        &registry,
+        "--set",
+        &tag,
+        "--wait",
+        "--timeout",
+        "90s",
+    ])
+    .await
+    .map(|_| ())
+}
+
+/// Uninstalls the release, if there is one, and removes the namespace.
+pub async fn uninstall(cluster: &Cluster) -> Result {
+    if cluster.all::<Namespace>().get_opt(NAMESPACE).await?.is_none() {
+        return Ok(());
+    }
+    let releases = helm(&["list", "--all", "--short", "--namespace", NAMESPACE]).await?;
+    if releases.lines().any(|release| release == NAME) {
+        helm_uninstall().await?;
+    }
+    remove_namespace(cluster, NAMESPACE).await
+}
+
+/// `helm uninstall`, and nothing else.
+pub async fn helm_uninstall() -> Result {
+    helm(&["uninstall", NAME, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"]).await.map(|_| ())
+}
+
+/// The MeshConfig of the tests: drains are short, so that the tests are.
+pub fn meshconfig() -> Value {
+    json!({
+        "apiVersion": "weft.mesh/v1alpha1",
+        "kind": "MeshConfig",
+        "metadata": { "name": NAME },
+        "spec": { "proxy": { "drain": { "acceptWindowSeconds": 5, "deadlineSeconds": 20 } } },
+    })
+}
+
+/// MeshConfigs in the mesh's namespace.
+pub fn meshconfigs(cluster: &Cluster) -> Api<DynamicObject> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("weft.mesh", "v1alpha1", "MeshConfig"));
+    Api::namespaced_with(cluster.client.clone(), NAMESPACE, &kind)
+}
+
+/// Applies a MeshConfig as a user would.
+pub async fn apply_meshconfig(cluster: &Cluster, object: &Value) -> Result {
+    let name = object["metadata"]["name"].as_str().ok_or("a MeshConfig without a name")?;
+    meshconfigs(cluster).patch(name, &PatchParams::apply("weft-tests"), &Patch::Apply(object)).await?;
+    Ok(())
+}
+
+/// Deletes the MeshConfig and waits until it is gone.
+pub async fn delete_meshconfig(cluster: &Cluster) -> Result {
+    let api = meshconfigs(cluster);
+    api.delete(NAME, &DeleteParams::default()).await?;
+    wait::until("the MeshConfig is gone", seconds(60), async || {
+        let left = api.get_opt(NAME).await?;
+        Ok(Seen::when(left.is_none(), (), || json!(left).to_string()))
+    })
+    .await
+}
+
+/// Waits until the MeshConfig is Ready for its current generation.
+pub async fn ready(cluster: &Cluster, deadline: Duration) -> Result {
+    let api = meshconfigs(cluster);
+    wait::until("the MeshConfig is Ready", deadline, async || {
+        let object = api.get(NAME).await?;
+        let status = &object.data["status"];
+        let current = status["observedGeneration"].as_i64() == object.metadata.generation;
+        let ready = condition(status, "Ready") == Some("True");
+        Ok(Seen::when(current && ready, (), || format!("{status:#}")))
+    })
+    .await
+}
+
+/// A condition's status.
+pub fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a str> {
+    status["conditions"].as_array()?.iter().find(|one| one["type"] == kind)?["status"].as_str()
+}
+
+/// The MeshConfig's status.
+pub async fn status(cluster: &Cluster) -> Result<Value> {
+    Ok(meshconfigs(cluster).get(NAME).await?.data["status"].clone())
+}
+
+/// Pods of the proxies, those on their way out included.
+pub async fn proxies(cluster: &Cluster) -> Result<Vec<Pod>> {
+    Ok(cluster.api::<Pod>(NAMESPACE).list(&ListParams::default().labels(PROXIES)).await?.items)
+}
+
+/// The proxy of `node` that is Ready and stays.
+pub async fn proxy_on(cluster: &Cluster, node: &str) -> Result<Pod> {
+    let stays = |pod: &Pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && is_ready(pod)
+            && pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref() == Some(node))
+    };
+    let found = proxies(cluster).await?.into_iter().find(stays);
+    found.ok_or_else(|| format!("{node} has no ready proxy").into())
+}
+
+/// Waits until every node has one Ready proxy, none of the pods named `not` and none on its way out.
+pub async fn proxies_settled(cluster: &Cluster, not: &[String], deadline: Duration) -> Result {
+    wait::until("every node has one Ready proxy", deadline, async || {
+        let pods = proxies(cluster).await?;
+        let state: Vec<_> = pods
+            .iter()
+            .map(|pod| {
+                let leaving = if pod.metadata.deletion_timestamp.is_some() { ", leaving" } else { "" };
+                format!("{} ready: {}{leaving}", pod.name_any(), is_ready(pod))
+            })
+            .collect();
+        let settled = pods.len() == cluster.nodes.len()
+            && pods.iter().all(|pod| {
+                is_ready(pod) && pod.metadata.deletion_timestamp.is_none() && !not.contains(&pod.name_any())
+            });
+        Ok(Seen::when(settled, (), || state.join("; ")))
+    })
+    .await
+}
+
+/// Pods of the operator.
+pub async fn operators(cluster: &Cluster) -> Result<Vec<Pod>> {
+    Ok(cluster.api::<Pod>(NAMESPACE).list(&ListParams::default().labels(OPERATORS)).await?.items)
+}
+
+/// Who holds the operator's Lease.
+pub async fn leader(cluster: &Cluster) -> Result<String> {
+    let lease = cluster.api::<Lease>(NAMESPACE).get("weft-operator").await?;
+    let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+    if holder.is_empty() { Err("nobody holds the Lease".into()) } else { Ok(holder) }
+}
+
+/// The shadow Service of `namespace/name`, if there is one.
+pub async fn shadow_of(cluster: &Cluster, namespace: &str, name: &str) -> Result<Option<Service>> {
+    let labels = format!("weft.mesh/service-namespace={namespace},weft.mesh/service-name={name}");
+    let list = cluster.api::<Service>(NAMESPACE).list(&ListParams::default().labels(&labels)).await?;
+    Ok(list.items.into_iter().next())
+}
+
+/// Every shadow Service's ports: `namespace/name:port` to listen port.
+pub async fn ports(cluster: &Cluster) -> Result<BTreeMap<String, i32>> {
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+    let params = ListParams::default().labels("weft.mesh/shadow=true");
+    let mut ports = BTreeMap::new();
+    for shadow in cluster.api::<Service>(NAMESPACE).list(&params).await? {
+        let name = shadow.name_any();
+        for port in shadow.spec.and_then(|spec| spec.ports).unwrap_or_default() {
+            if let Some(IntOrString::Int(listen)) = port.target_port {
+                ports.insert(format!("{name}:{}", port.port), listen);
+            }
+        }
+    }
+    Ok(ports)
+}
+
+/// What a proxy says it holds.
+pub async fn proxy_status(cluster: &Cluster, pod: &Pod) -> Result<weft_config::status::ProxyStatus> {
+    use weft_config::contract::{ADMIN_PORT, STATUS_PATH};
+    let path =
+        format!("/api/v1/namespaces/{NAMESPACE}/pods/{}:{ADMIN_PORT}/proxy{STATUS_PATH}", pod.name_any());
+    let request = http::Request::get(path).body(Vec::new())?;
+    Ok(cluster.client.request(request).await?)
+}
+
+/// A pod of ours for [`crate::exec`] and [`crate::workloads::pod_ready`].
+pub fn pod_ref(pod: &Pod) -> PodRef {
+    PodRef { namespace: pod.namespace().unwrap_or_default(), name: pod.name_any() }
+}
+
+/// Restarts a Deployment as `kubectl rollout restart` does.
+pub async fn restart_operators(cluster: &Cluster) -> Result {
+    cluster.api::<Deployment>(NAMESPACE).restart("weft-operator").await?;
+    Ok(())
+}
+
+/// Restarts the DaemonSet as `kubectl rollout restart` does.
+pub async fn restart_proxies(cluster: &Cluster) -> Result {
+    cluster.api::<DaemonSet>(NAMESPACE).restart("weft-proxy").await?;
+    Ok(())
+}

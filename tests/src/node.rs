@@ -1,0 +1,156 @@
+//! What only the embedded cluster allows: signals to processes on its nodes, and its audit log. `tests/run-e2e.sh` says in
+//! `WEFT_CLUSTER_STATE` where that cluster lives; on any other cluster the tests that need this say so and prove nothing.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use serde::Deserialize;
+
+use crate::Result;
+
+/// The embedded cluster.
+pub struct Embedded {
+    state: PathBuf,
+}
+
+/// A container's process as its node sees it.
+pub struct Process {
+    node: String,
+    pid: u32,
+}
+
+/// A write to the API, from the audit log.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Write {
+    /// What was done: create, update, patch, delete, deletecollection.
+    pub verb: String,
+    user: User,
+    object_ref: Option<ObjectRef>,
+    request_received_timestamp: k8s_openapi::jiff::Timestamp,
+}
+
+#[derive(Debug, Deserialize)]
+struct User {
+    username: String,
+    #[serde(default)]
+    extra: std::collections::BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ObjectRef {
+    resource: String,
+    #[serde(default)]
+    subresource: String,
+    #[serde(default)]
+    name: String,
+}
+
+impl Write {
+    /// Resource, with its subresource.
+    pub fn resource(&self) -> String {
+        let Some(object) = &self.object_ref else { return String::new() };
+        if object.subresource.is_empty() {
+            object.resource.clone()
+        } else {
+            format!("{}/{}", object.resource, object.subresource)
+        }
+    }
+
+    /// The pod that wrote, where its token says so.
+    pub fn pod(&self) -> &str {
+        let names = self.user.extra.get("authentication.kubernetes.io/pod-name");
+        names.and_then(|names| names.first()).map_or("", String::as_str)
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        let name = self.object_ref.as_ref().map_or("", |object| &object.name);
+        format!(
+            "{} {} {} {name} by {}",
+            self.request_received_timestamp,
+            self.verb,
+            self.resource(),
+            self.pod()
+        )
+    }
+}
+
+impl Embedded {
+    /// The embedded cluster, if that is the one under test; otherwise says that `what` is not proven here.
+    pub fn needed_for(what: &str) -> Option<Self> {
+        let state = std::env::var_os("WEFT_CLUSTER_STATE").map(PathBuf::from);
+        if state.is_none() {
+            eprintln!("NOT PROVEN on this cluster, only on the embedded one: {what}");
+        }
+        state.map(|state| Self { state })
+    }
+
+    async fn on_node(&self, node: &str, script: &str) -> Result<String> {
+        let node_sh = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/node.sh");
+        let output = tokio::process::Command::new(node_sh)
+            .env("STATE", &self.state)
+            .args([node, "sh", "-ec", script])
+            .output()
+            .await?;
+        if output.status.success() {
+            return Ok(String::from_utf8(output.stdout)?);
+        }
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(format!("{node}: {script}: {errors}").into())
+    }
+
+    /// The first process of the first container of `pod`.
+    pub async fn process_of(&self, pod: &Pod) -> Result<Process> {
+        let id = container_id(pod).ok_or_else(|| format!("{} has no running container", pod.name_any()))?;
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).ok_or("the pod has no node")?;
+        let found = self
+            .on_node(&node, &format!("ctr -n k8s.io tasks ls | awk '$1 == \"{id}\" {{ print $2 }}'"))
+            .await?;
+        let pid = found.trim().parse().map_err(|_| format!("{}: no task {id} on {node}", pod.name_any()))?;
+        Ok(Process { node, pid })
+    }
+
+    /// Sends `signal` (as `kill` names it) to `process`.
+    pub async fn signal(&self, process: &Process, signal: &str) -> Result {
+        self.on_node(&process.node, &format!("kill -{signal} {}", process.pid)).await.map(|_| ())
+    }
+
+    /// When `process` was started, since the epoch, to the hundredth of a second.
+    pub async fn started(&self, process: &Process) -> Result<Duration> {
+        // Field 22 of stat, counted after the command's closing parenthesis, is in hundredths of a second since boot.
+        let script =
+            format!("sed 's/.*) //' /proc/{}/stat | cut -d' ' -f20; cut -d' ' -f1 /proc/uptime", process.pid);
+        let text = self.on_node(&process.node, &script).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let mut lines = text.lines();
+        let started = Duration::from_millis(lines.next().ok_or("no start time")?.parse::<u64>()? * 10);
+        let uptime = Duration::from_secs_f64(lines.next().ok_or("no uptime")?.parse()?);
+        Ok(now - (uptime - started))
+    }
+
+    /// Writes by the ServiceAccount `namespace/name` since `since`, in order.
+    pub async fn writes_by(&self, namespace: &str, name: &str, since: SystemTime) -> Result<Vec<Write>> {
+        let log = self.state.join("control-plane/var/log/audit/audit.log");
+        let text = tokio::fs::read_to_string(&log).await?;
+        let user = format!("system:serviceaccount:{namespace}:{name}");
+        let since = k8s_openapi::jiff::Timestamp::try_from(since)?;
+        let mut writes = Vec::new();
+        for line in text.lines().filter(|line| line.contains(&user)) {
+            let write: Write = serde_json::from_str(line)?;
+            if write.user.username == user && write.request_received_timestamp >= since {
+                writes.push(write);
+            }
+        }
+        Ok(writes)
+    }
+}
+
+/// Id of the running first container.
+pub fn container_id(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+    status.state.as_ref()?.running.as_ref()?;
+    status.container_id.as_ref()?.strip_prefix("containerd://").map(str::to_owned)
+}

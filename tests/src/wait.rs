@@ -1,0 +1,47 @@
+//! Waiting: a condition, a deadline and, when it is over, the last state seen. Nothing else in the tests waits.
+
+use std::time::{Duration, Instant};
+
+use crate::Result;
+
+/// How often a condition is looked at.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// What a condition says: it holds, or what is the matter.
+pub enum Seen<T> {
+    /// It holds.
+    Done(T),
+    /// Not yet; what was seen instead.
+    NotYet(String),
+}
+
+impl<T> Seen<T> {
+    /// Done with `value` if `holds`, else what `state` says.
+    pub fn when(holds: bool, value: T, state: impl FnOnce() -> String) -> Self {
+        if holds { Self::Done(value) } else { Self::NotYet(state()) }
+    }
+}
+
+/// Looks at `condition` until it holds; an error counts as not yet. Fails after `deadline` with the last state.
+pub async fn until<T, F>(what: &str, deadline: Duration, mut condition: F) -> Result<T>
+where
+    F: AsyncFnMut() -> Result<Seen<T>>,
+{
+    let began = Instant::now();
+    loop {
+        let state = match condition().await {
+            Ok(Seen::Done(value)) => return Ok(value),
+            Ok(Seen::NotYet(state)) => state,
+            Err(error) => error.to_string(),
+        };
+        if began.elapsed() >= deadline {
+            return Err(format!("not within {} s: {what}; last seen: {state}", deadline.as_secs()).into());
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Seconds.
+pub const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}

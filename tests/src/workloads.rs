@@ -1,0 +1,257 @@
+//! A user's namespaces, servers and clients. Servers end at once when told to, without a preStop hook: the mesh has to cope.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::cluster::Cluster;
+use crate::exec::PodRef;
+use crate::wait::{self, Seen, seconds};
+
+/// A namespace of a test's own; what an earlier run left of it is removed first.
+pub async fn namespace(cluster: &Cluster, name: &str) -> Result<String> {
+    remove_namespace(cluster, name).await?;
+    let object = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
+    cluster.all::<Namespace>().create(&PostParams::default(), &object).await?;
+    Ok(name.to_owned())
+}
+
+/// Deletes a namespace and waits until it is gone.
+pub async fn remove_namespace(cluster: &Cluster, name: &str) -> Result {
+    let api: Api<Namespace> = cluster.all();
+    if api.get_opt(name).await?.is_none() {
+        return Ok(());
+    }
+    api.delete(name, &DeleteParams::default()).await?;
+    wait::until(&format!("namespace {name} is gone"), seconds(60), async || {
+        let there = api.get_opt(name).await?;
+        Ok(Seen::when(there.is_none(), (), || "it is still there".to_owned()))
+    })
+    .await
+}
+
+/// A Deployment of servers.
+#[derive(Clone)]
+pub struct Server {
+    /// Name of the Deployment, value of its pods' label `app`, and what its answers say.
+    pub app: String,
+    /// How many.
+    pub replicas: u32,
+    /// Ports it listens on, with their names.
+    pub ports: Vec<(String, u16)>,
+    /// Further labels of its pods.
+    pub labels: Vec<(String, String)>,
+}
+
+impl Server {
+    /// `replicas` servers on port 8080, named `http`.
+    pub fn new(app: &str, replicas: u32) -> Self {
+        Self { app: app.to_owned(), replicas, ports: vec![("http".to_owned(), 8080)], labels: Vec::new() }
+    }
+
+    /// With other ports.
+    #[must_use]
+    pub fn ports(mut self, ports: &[(&str, u16)]) -> Self {
+        self.ports = ports.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect();
+        self
+    }
+
+    /// With a label more on its pods.
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The Deployment.
+    pub fn manifest(&self) -> Value {
+        let numbers: Vec<_> = self.ports.iter().map(|(_, port)| port.to_string()).collect();
+        let ports: Vec<_> =
+            self.ports.iter().map(|(name, port)| json!({ "name": name, "containerPort": port })).collect();
+        let mut labels = json!({ "app": self.app });
+        for (key, value) in &self.labels {
+            labels[key] = json!(value);
+        }
+        json!({
+            "metadata": { "name": self.app },
+            "spec": {
+                "replicas": self.replicas,
+                "selector": { "matchLabels": { "app": self.app } },
+                "template": {
+                    "metadata": { "labels": labels },
+                    "spec": {
+                        "topologySpreadConstraints": [{
+                            "maxSkew": 1,
+                            "topologyKey": "kubernetes.io/hostname",
+                            "whenUnsatisfiable": "DoNotSchedule",
+                            "labelSelector": { "matchLabels": { "app": self.app } },
+                        }],
+                        "automountServiceAccountToken": false,
+                        "containers": [{
+                            "name": "server",
+                            "image": lab_image(),
+                            "args": ["serve", "--port", numbers.join(",")],
+                            "env": [
+                                { "name": "APP", "value": self.app },
+                                { "name": "POD_NAME", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },
+                                { "name": "NODE_NAME", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } },
+                            ],
+                            "ports": ports,
+                            "readinessProbe": {
+                                "httpGet": { "path": "/healthz", "port": self.ports[0].1 },
+                                "periodSeconds": 1,
+                            },
+                        }],
+                    },
+                },
+            },
+        })
+    }
+
+    /// Creates it and waits until all are available.
+    pub async fn deploy(&self, cluster: &Cluster, namespace: &str) -> Result {
+        let api: Api<Deployment> = cluster.api(namespace);
+        api.create(&PostParams::default(), &serde_json::from_value(self.manifest())?).await?;
+        available(cluster, namespace, &self.app).await
+    }
+}
+
+/// The lab's image.
+pub fn lab_image() -> String {
+    image("weft-lab")
+}
+
+/// An image of ours: `WEFT_IMAGE_REGISTRY` and `WEFT_IMAGE_TAG` say where on a cluster that is not the embedded one.
+pub fn image(name: &str) -> String {
+    format!("{}/{name}:{}", image_registry(), image_tag())
+}
+
+/// Registry of our images.
+pub fn image_registry() -> String {
+    std::env::var("WEFT_IMAGE_REGISTRY").unwrap_or_else(|_| "localhost".to_owned())
+}
+
+/// Tag of our images.
+pub fn image_tag() -> String {
+    std::env::var("WEFT_IMAGE_TAG").unwrap_or_else(|_| "dev".to_owned())
+}
+
+/// Waits until a Deployment has all its replicas available and none too many.
+pub async fn available(cluster: &Cluster, namespace: &str, name: &str) -> Result {
+    let api: Api<Deployment> = cluster.api(namespace);
+    wait::until(&format!("Deployment {namespace}/{name} is complete"), seconds(90), async || {
+        let object = api.get(name).await?;
+        let wanted = object.spec.replicas.unwrap_or(1);
+        let generation = object.metadata.generation;
+        let status = object.status.unwrap_or_default();
+        let counts = [status.replicas, status.updated_replicas, status.available_replicas];
+        let complete =
+            status.observed_generation == generation && counts.iter().all(|n| n.unwrap_or(0) == wanted);
+        Ok(Seen::when(complete, (), || format!("{counts:?} of {wanted}")))
+    })
+    .await
+}
+
+/// Sets the number of replicas, without waiting.
+pub async fn scale(cluster: &Cluster, namespace: &str, name: &str, replicas: u32) -> Result {
+    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    cluster.api::<Deployment>(namespace).patch(name, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+/// Names of the running pods labelled `app=<app>`, those on their way out left out; sorted.
+pub async fn pods(cluster: &Cluster, namespace: &str, app: &str) -> Result<Vec<String>> {
+    let pods =
+        cluster.api::<Pod>(namespace).list(&ListParams::default().labels(&format!("app={app}"))).await?;
+    let mut names: Vec<_> = pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .map(ResourceExt::name_any)
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// A Service `name` that selects `app=<app>`; `ports` are (name, port, target port by number or name).
+pub async fn service(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    app: &str,
+    ports: &[(&str, u16, Value)],
+) -> Result {
+    let object = service_manifest(name, &json!({ "app": app }), ports);
+    cluster
+        .api::<Service>(namespace)
+        .create(&PostParams::default(), &serde_json::from_value(object)?)
+        .await?;
+    Ok(())
+}
+
+/// The manifest of a Service.
+pub fn service_manifest(name: &str, selector: &Value, ports: &[(&str, u16, Value)]) -> Value {
+    let ports: Vec<_> = ports
+        .iter()
+        .map(|(name, port, target)| json!({ "name": name, "port": port, "targetPort": target }))
+        .collect();
+    json!({ "metadata": { "name": name }, "spec": { "selector": selector, "ports": ports } })
+}
+
+/// A client pod for each node, in the order of the nodes.
+pub async fn clients(cluster: &Cluster, namespace: &str) -> Result<Vec<PodRef>> {
+    let mut clients = Vec::new();
+    for node in &cluster.nodes {
+        let name = format!("client-{node}");
+        let object = json!({
+            "metadata": { "name": name, "labels": { "app": "client" } },
+            "spec": {
+                "nodeName": node,
+                "automountServiceAccountToken": false,
+                "terminationGracePeriodSeconds": 1,
+                // With the default range, half a minute of a connection per request at 500 a second uses up the ports.
+                "securityContext": { "sysctls": [{ "name": "net.ipv4.ip_local_port_range", "value": "1024 65535" }] },
+                "containers": [{ "name": "client", "image": lab_image(), "args": ["sleep"] }],
+            },
+        });
+        let api: Api<Pod> = cluster.api(namespace);
+        api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+        clients.push(PodRef { namespace: namespace.to_owned(), name });
+    }
+    for client in &clients {
+        pod_ready(cluster.client.clone(), client, seconds(60)).await?;
+    }
+    Ok(clients)
+}
+
+/// Waits until a pod is Ready.
+pub async fn pod_ready(client: Client, pod: &PodRef, deadline: Duration) -> Result {
+    let api: Api<Pod> = Api::namespaced(client, &pod.namespace);
+    wait::until(&format!("pod {}/{} is Ready", pod.namespace, pod.name), deadline, async || {
+        let object = api.get(&pod.name).await?;
+        Ok(Seen::when(is_ready(&object), (), || phase(&object)))
+    })
+    .await
+}
+
+/// Whether a pod is Ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+}
+
+/// A pod's state in a line.
+pub fn phase(pod: &Pod) -> String {
+    let status = pod.status.clone().unwrap_or_default();
+    let containers: Vec<_> = status
+        .container_statuses
+        .unwrap_or_default()
+        .into_iter()
+        .map(|one| format!("{} started {} times, {}", one.name, one.restart_count, json!(one.state)))
+        .collect();
+    format!("{} {}", status.phase.unwrap_or_default(), containers.join("; "))
+}
