@@ -3,6 +3,7 @@
 # the machine's network namespace. It builds a private root file system (the host's /usr read-only; own /etc /var /run
 # /tmp /proc /sys), pivots into it and supervises the daemons. Killing it ends the machine: the kernel cleans up.
 set -euo pipefail
+unset KUBECONFIG
 . "$(dirname "$0")/env.sh"
 MACHINE=$1 INDEX=${2:-0}
 DIR=$STATE/$MACHINE
@@ -36,12 +37,8 @@ make_root() {
 # cAdvisor sees the other machines' containers, asks its own containerd for them and stalls about 3 s on each.
 make_cgroups() {
   local at type options flags
-  if [ -f $CG/cgroup.controllers ]; then # version 2
+  if [ -f $CG/cgroup.controllers ]; then # version 2; we are in its child "init" already, see machines.sh
     mount -t cgroup2 cgroup2 "$ROOT/sys/fs/cgroup"
-    mkdir -p "$ROOT/sys/fs/cgroup/init" # inner cgroups may hold no processes
-    while read -r pid; do
-      echo "$pid" >"$ROOT/sys/fs/cgroup/init/cgroup.procs" 2>/dev/null || true
-    done <"$ROOT/sys/fs/cgroup/cgroup.procs"
     return
   fi
   mount -t tmpfs -o mode=755 cgroup "$ROOT/sys/fs/cgroup"
@@ -79,7 +76,7 @@ make_etc() {
   {
     echo "127.0.0.1 localhost"
     echo "$NET.1 control-plane"
-    for i in $(seq "$NODES"); do echo "$NET.$((10 + i)) node$i"; done
+    for i in $(seq $MAX_NODES); do echo "$NET.$((10 + i)) node$i"; done
   } >"$etc/hosts"
   printf '%s' "$NAME/$MACHINE" | md5sum | cut -c1-32 >"$etc/machine-id"
   if [ "$MACHINE" = control-plane ]; then
@@ -102,11 +99,11 @@ umount -l /.old
 rmdir /.old
 mount --make-rshared /
 hostname "$MACHINE"
-unset KUBECONFIG
+# Many Go daemons on one machine: each with a thread per core would only make them switch more.
 export PATH=/opt/k8s/bin:/usr/sbin:/usr/bin HOME=/root GOMAXPROCS=${GOMAXPROCS:-2}
 cd /
 
-# run <name> <command...>: keep a daemon running, its log in /var/log/k8s
+# run <name> <command...>: keeps a daemon running, its log in /var/log/k8s
 run() {
   local name=$1 code
   shift

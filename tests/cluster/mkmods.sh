@@ -1,26 +1,55 @@
 #!/usr/bin/env bash
-# (Re)generate tools/<name>/go.mod: only needed when versions.env changes. The go.mod+go.sum are checked in.
+# Writes tools/<name>/go.mod and go.sum anew from versions.env. Needed only when a version changes; both are checked in.
+# usage: mkmods.sh [tool...]
 set -euo pipefail
-cd "$(dirname "$0")"; . ./versions.env
-mod() { # dir module version pkg...
-  local d=tools/$1 m=$2 v=$3; shift 3
-  mkdir -p "$d"; cd "$d"; [ -f go.mod ] || printf 'module weft.test/tools/%s\n\ngo 1.26.0\n' "${d#tools/}" >go.mod
-  go mod edit -require="$m@v$v"; for p; do go mod edit -tool="$p"; done
-  go mod tidy -e >tidy.log 2>&1 || { tail -5 tidy.log; exit 1; }; rm -f tidy.log; cd ../..
+. "$(dirname "$0")/env.sh"
+. "$HERE/versions.env"
+
+# start <tool>: an empty module
+start() {
+  mkdir -p "$HERE/tools/$1"
+  cd "$HERE/tools/$1"
+  rm -f go.mod go.sum
+  printf 'module weft.test/tools/%s\n\ngo 1.26.0\n' "$1" >go.mod
 }
-# Kubernetes: its go.mod replaces every staging module with ./staging/..., which is not inherited, so pin
-# each one to the published v0.MINOR.PATCH of the same release.
-mkdir -p tools/kubernetes; rm -f tools/kubernetes/go.{mod,sum}
-( cd tools/kubernetes; printf 'module weft.test/tools/kubernetes\n\ngo 1.26.0\n\ngodebug default=go1.26\n' >go.mod
-  G=$(go mod download -json "k8s.io/kubernetes@v$KUBE" | jq -r .GoMod)
-  for m in $(go mod edit -json "$G" | jq -r '.Replace[]|select(.New.Path|startswith("./staging/"))|.Old.Path'); do
-    go mod edit -replace "$m=$m@v0.${KUBE#1.}"; done )
-K=k8s.io/kubernetes/cmd
-mod kubernetes k8s.io/kubernetes $KUBE $K/kube-apiserver $K/kube-controller-manager $K/kube-scheduler $K/kubelet $K/kube-proxy $K/kubectl
-mod etcd go.etcd.io/etcd/server/v3 $ETCD go.etcd.io/etcd/server/v3
-mod coredns github.com/coredns/coredns $COREDNS      # our main.go picks the plugins
-C=github.com/containerd/containerd/v2
-mod containerd $C $CONTAINERD $C/cmd/containerd $C/cmd/containerd-shim-runc-v2 $C/cmd/ctr
-P=github.com/containernetworking/plugins
-mod cni $P $CNI $P/plugins/main/ptp $P/plugins/main/bridge $P/plugins/main/loopback $P/plugins/meta/portmap $P/plugins/ipam/host-local
-mod helm helm.sh/helm/v3 $HELM helm.sh/helm/v3/cmd/helm
+
+# finish <module> <version> <package...>: requires the module, names the packages as tools, so that tidy keeps what they need
+finish() {
+  local module=$1 version=$2 package
+  shift 2
+  go mod edit -require="$module@v$version"
+  for package; do go mod edit -tool="$package"; done
+  # -e: upstreams' own tests need modules that we do not
+  go mod tidy -e 2>/dev/null || { go mod tidy; exit 1; }
+}
+
+make_module() {
+  echo "tools/$1"
+  start "$1"
+  case $1 in
+    kubernetes)
+      # Its go.mod replaces each of its staging modules with a directory. Replacements are not inherited, so each is pinned
+      # here to what was published with the same release.
+      local upstream staging
+      printf '\ngodebug default=go1.26\n' >>go.mod
+      upstream=$(go mod download -json "k8s.io/kubernetes@v$KUBE" | jq -r .GoMod)
+      for staging in $(go mod edit -json "$upstream" | jq -r '.Replace[] | select(.New.Path | startswith("./staging/")).Old.Path'); do
+        go mod edit -replace "$staging=$staging@v0.${KUBE#1.}"
+      done
+      finish k8s.io/kubernetes "$KUBE" \
+        k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubelet,kube-proxy,kubectl} ;;
+    etcd) finish go.etcd.io/etcd/server/v3 "$ETCD" go.etcd.io/etcd/server/v3 ;;
+    coredns) finish github.com/coredns/coredns "$COREDNS" ;; # its main.go picks the plugins
+    containerd)
+      finish github.com/containerd/containerd/v2 "$CONTAINERD" \
+        github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr} ;;
+    cni)
+      finish github.com/containernetworking/plugins "$CNI" \
+        github.com/containernetworking/plugins/plugins/{main/ptp,main/loopback,meta/portmap,ipam/host-local} ;;
+    helm) finish helm.sh/helm/v3 "$HELM" helm.sh/helm/v3/cmd/helm ;;
+    *) echo "no such tool: $1" >&2; exit 2 ;;
+  esac
+}
+
+[ $# -gt 0 ] || set -- kubernetes etcd coredns containerd cni helm
+for tool; do make_module "$tool"; done
