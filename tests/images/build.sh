@@ -2,9 +2,8 @@
 # Builds the static binaries, packs each into an image of its own and loads them into every node of the cluster.
 # WEFT_IMAGE_TAG names their tag (default dev). With KUBECONFIG set nothing is loaded: it says how to push them.
 set -euo pipefail
-HERE=$(cd "$(dirname "$0")" && pwd)
-. "$HERE/../cluster/env.sh"
-cd "$HERE/../.."
+cd "$(dirname "$0")/../.."
+. tests/cluster/env.sh
 
 TARGET=x86_64-unknown-linux-gnu
 : "${CARGO_TARGET_DIR:=$WEFT_CACHE/target}"
@@ -22,7 +21,7 @@ done
 archives=()
 for name in weft-operator weft-proxy weft-lab; do
   archive=$ARCHIVES/$name.tar
-  python3 "$HERE/mkimage.py" "$archive" "localhost/$name:$TAG" "/$name" user=65532:65532 "$CARGO_TARGET_DIR/$TARGET/release/$name:/$name"
+  python3 tests/images/mkimage.py "$archive" "localhost/$name:$TAG" "/$name" user=65532:65532 "$CARGO_TARGET_DIR/$TARGET/release/$name:/$name"
   archives+=("$archive")
 done
-"$HERE/../cluster/load-image.sh" "${archives[@]}"
+"$HERE/load-image.sh" "${archives[@]}"
