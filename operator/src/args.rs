@@ -26,7 +26,7 @@ pub struct Args {
 pub enum Command {
     /// Run the operator.
     Run(RunArgs),
-    /// Delete the MeshConfigs of the namespace and wait until the running operator has taken everything out. Helm calls this
+    /// Delete every MeshConfig of the namespace and wait until the running operator has taken everything out. Helm calls this
     /// before it removes the operator.
     Cleanup {
         /// How long to wait.

@@ -80,6 +80,8 @@ fn endpoints(port: &ServicePort, ipv6: bool, slices: &[Arc<SliceFacts>]) -> Endp
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use k8s_openapi::api::core::v1::Service as KubeService;
     use k8s_openapi::api::discovery::v1::EndpointSlice;
     use serde::Deserialize;
@@ -106,16 +108,18 @@ mod tests {
         for entry in service(&facts.unwrap(), &slices, shadow.as_ref()) {
             match &*entry.resource {
                 Resource::Endpoints(id, e) => {
-                    text += &format!(
+                    let _ = write!(
+                        text,
                         "Endpoints {id}\n  ready {:?}\n  draining {:?}\n  unready {}\n",
                         e.ready, e.draining, e.unready
                     );
                 }
                 Resource::Service(service) => {
-                    text += &format!("Service {}\n", service.id);
+                    let _ = writeln!(text, "Service {}", service.id);
                     for p in &service.ports {
-                        text += &format!(
-                            "  port {} {:?} listens on {} leads to {}\n",
+                        let _ = writeln!(
+                            text,
+                            "  port {} {:?} listens on {} leads to {}",
                             p.port, p.name, p.listen_port, p.endpoints
                         );
                     }
@@ -140,4 +144,6 @@ mod tests {
     golden!(ready_draining_and_not);
     golden!(dual_stack);
     golden!(no_shadow_yet);
+    golden!(a_renamed_and_a_removed_port);
+    golden!(nothing_behind_it);
 }

@@ -1,16 +1,15 @@
 //! Wires the operator together and waits for its end.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use kube::Client;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use weft_operator::apply::Writer;
 use weft_operator::args::{Args, Command, LogFormat, RunArgs};
@@ -19,10 +18,8 @@ use weft_operator::index::{self, Index};
 use weft_operator::lease::{self, Fence};
 use weft_operator::publish::Publisher;
 use weft_operator::serve::admin::Admin;
-use weft_operator::serve::ca;
 use weft_operator::serve::metrics::Metrics;
-use weft_operator::serve::stream::ConfigServer;
-use weft_operator::{cleanup, reconcile};
+use weft_operator::{cleanup, reconcile, serve};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -31,7 +28,10 @@ const LEASE: &str = "weft-operator";
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    start_log(&args);
+    if let Err(error) = start_log(&args) {
+        eprintln!("--log-level {:?}: {error}", args.log_level);
+        return ExitCode::FAILURE;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(start(args)));
     match ended {
@@ -43,13 +43,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_log(args: &Args) {
-    let filter = EnvFilter::try_new(&args.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+fn start_log(args: &Args) -> Result<(), ParseError> {
+    let filter = EnvFilter::try_new(&args.log_level)?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     match args.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
+    Ok(())
 }
 
 async fn start(args: Args) -> Result<(), Failure> {
@@ -83,10 +84,10 @@ async fn run(client: Client, namespace: String, args: RunArgs) -> Result<(), Fai
     };
 
     index::watch::start(&index, &ctx.client);
-    tokio::spawn(ctx.publisher.clone().run(index.clone()));
+    tokio::spawn(ctx.publisher.clone().run(index.clone(), Arc::clone(&ctx.metrics)));
     let admin = Admin { index, publisher: ctx.publisher.clone(), metrics: Arc::clone(&ctx.metrics), serving };
-    tokio::spawn(admin.serve(bind(args.admin_port).await?));
-    tokio::spawn(serve_config(ctx.clone(), args.config_port, serving_set, stopping.clone()));
+    tokio::spawn(admin.serve(serve::bind(args.admin_port).await?));
+    tokio::spawn(serve::config_stream(ctx.clone(), args.config_port, serving_set));
     let leader = tokio::spawn(lead(ctx.clone(), leading));
     let election = {
         let (client, stopping) = (ctx.client.clone(), stopping.clone());
@@ -122,80 +123,5 @@ async fn lead(ctx: Context, mut leading: watch::Receiver<bool>) {
             _ = leading.wait_for(|leads| !*leads) => {}
         }
         ctx.metrics.leading.set(0);
-    }
-}
-
-/// Serves the config stream, from the moment there is a CA; anew when the CA changes.
-async fn serve_config(
-    ctx: Context,
-    port: u16,
-    serving: watch::Sender<bool>,
-    stopping: watch::Receiver<bool>,
-) {
-    const LOOK: Duration = Duration::from_secs(2);
-    /// Well below the life of a certificate.
-    const LOOK_AGAIN: Duration = Duration::from_secs(300);
-    loop {
-        let ca = match ca::read(&ctx.client, &ctx.namespace).await {
-            Ok(Some(ca)) => ca,
-            Ok(None) => {
-                tokio::time::sleep(LOOK).await;
-                continue;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "no CA for the config stream");
-                tokio::time::sleep(LOOK).await;
-                continue;
-            }
-        };
-        let pair = match ca::issue(&ca, &ctx.namespace) {
-            Ok(pair) => pair,
-            Err(error) => {
-                tracing::error!(%error, "no certificate for the config stream");
-                tokio::time::sleep(LOOK_AGAIN).await;
-                continue;
-            }
-        };
-        let server = Arc::new(ConfigServer {
-            client: ctx.client.clone(),
-            namespace: ctx.namespace.to_string(),
-            publisher: ctx.publisher.clone(),
-            metrics: Arc::clone(&ctx.metrics),
-        });
-        let changed = async {
-            let mut stopping = stopping.clone();
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep(LOOK_AGAIN) => {}
-                    _ = stopping.wait_for(|stop| *stop) => return,
-                }
-                if matches!(ca::read(&ctx.client, &ctx.namespace).await, Ok(Some(now)) if now != ca) {
-                    tracing::info!("the CA changed: serving with a new certificate");
-                    return;
-                }
-            }
-        };
-        let served = async {
-            let listener = bind(port).await?;
-            serving.send_replace(true);
-            server.serve(listener, &pair).await.map_err(Failure::from)
-        };
-        tokio::select! {
-            served = served => {
-                tracing::error!(error = ?served.err(), "config stream");
-                tokio::time::sleep(LOOK).await;
-            }
-            () = changed => {}
-        }
-        if *stopping.borrow() {
-            return;
-        }
-    }
-}
-
-async fn bind(port: u16) -> std::io::Result<TcpListener> {
-    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await,
     }
 }

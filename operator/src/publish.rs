@@ -3,15 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use tokio::sync::watch;
 use weft_config::{Entry, ResourceKey, ResourceSet, ServiceId, Update};
 
 use crate::compile;
 use crate::index::Index;
+use crate::serve::metrics::Metrics;
 
-/// How many versions back a stream can be told what changed; older ones get the whole difference.
+/// How many versions back a stream can be told what changed; a proxy further behind reconnects and gets the difference to what
+/// it holds.
 const REMEMBERED: usize = 1024;
+/// How many keys those versions may name together, the latest version excepted.
+const REMEMBERED_KEYS: usize = 1 << 16;
 
 /// Shared by all tasks; cloning is cheap.
 #[derive(Clone)]
@@ -27,6 +32,18 @@ struct State {
     version: u64,
     /// What changed with each of the latest versions, oldest first; the last is `version`'s.
     log: VecDeque<BTreeSet<ResourceKey>>,
+    /// The number of keys in the log.
+    logged: usize,
+}
+
+impl State {
+    fn remember(&mut self, changed: BTreeSet<ResourceKey>) {
+        self.logged += changed.len();
+        self.log.push_back(changed);
+        while self.log.len() > REMEMBERED || (self.log.len() > 1 && self.logged > REMEMBERED_KEYS) {
+            self.logged -= self.log.pop_front().map_or(0, |oldest| oldest.len());
+        }
+    }
 }
 
 /// A change for one stream.
@@ -48,12 +65,13 @@ impl Default for Publisher {
 
 impl Publisher {
     /// Follows `index` for ever. Publishes nothing before the index is complete: a proxy would take what is missing for gone.
-    pub async fn run(self, index: Index) {
+    pub async fn run(self, index: Index, metrics: Arc<Metrics>) {
         index.synced().await;
         let changes = index.changes();
         loop {
-            let changed = changes.next().await;
-            let compiled = changed.into_iter().map(|id| {
+            let concerned = changes.next().await;
+            let began = Instant::now();
+            let compiled = concerned.into_iter().map(|id| {
                 let entries = match index.meshed(&id) {
                     Some(service) => {
                         compile::service(&service, &index.slices(&id), index.shadow(&id).as_deref())
@@ -63,6 +81,7 @@ impl Publisher {
                 (id, entries)
             });
             self.publish(compiled.collect());
+            metrics.compile.observe(began.elapsed().as_secs_f64());
         }
     }
 
@@ -72,9 +91,10 @@ impl Publisher {
         let mut changed = BTreeSet::new();
         for (id, entries) in services {
             let keys: BTreeSet<_> = entries.iter().map(|entry| entry.resource.key()).collect();
-            let before = match keys.is_empty() {
-                true => state.by_service.remove(&id),
-                false => state.by_service.insert(id, keys.clone()),
+            let before = if keys.is_empty() {
+                state.by_service.remove(&id)
+            } else {
+                state.by_service.insert(id, keys.clone())
             };
             for key in before.unwrap_or_default().difference(&keys) {
                 state.set.remove(key);
@@ -91,10 +111,7 @@ impl Publisher {
             return;
         }
         state.version += 1;
-        state.log.push_back(changed);
-        if state.log.len() > REMEMBERED {
-            state.log.pop_front();
-        }
+        state.remember(changed);
         self.version.send_replace(state.version);
     }
 
@@ -187,11 +204,47 @@ mod tests {
     fn what_is_too_long_ago_is_not_guessed() {
         let publisher = Publisher::default();
         for i in 0..=REMEMBERED {
-            publisher.publish(vec![(service(1), entries(1, 1, (i % 2) as u8))]);
+            publisher.publish(vec![(service(1), entries(1, 1, u8::from(i % 2 == 0)))]);
         }
         assert!(publisher.since(0).is_none());
         assert!(publisher.since(1).is_some());
         assert!(publisher.since(u64::MAX).is_none(), "a version from another life");
+    }
+
+    #[test]
+    fn large_changes_are_remembered_fewer_at_a_time() {
+        let publisher = Publisher::default();
+        let ports = u16::try_from(REMEMBERED_KEYS / 2 + 1).unwrap();
+        for ready in 0..4 {
+            publisher.publish(vec![(service(1), entries(1, ports, ready))]);
+        }
+        assert!(publisher.since(2).is_none());
+        let last = publisher.since(3).unwrap();
+        assert_eq!(
+            last.update.upserts.len(),
+            usize::from(ports),
+            "the latest is remembered whatever its size"
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_published_before_every_watch_has_its_list() {
+        use crate::index::watch::{Kind, MeshKind, ServiceKind, SliceKind, follow};
+        use kube::runtime::watcher::Event;
+
+        async fn listed<K: Kind>(index: &Index) {
+            follow::<K>(index.clone(), futures::stream::iter([Ok(Event::Init), Ok(Event::InitDone)])).await;
+        }
+        let index = Index::new("weft-system");
+        let publisher = Publisher::default();
+        let mut run = Box::pin(publisher.clone().run(index.clone(), Arc::default()));
+        listed::<ServiceKind>(&index).await;
+        listed::<SliceKind>(&index).await;
+        assert!(futures::poll!(&mut run).is_pending());
+        assert_eq!(*publisher.versions().borrow(), 0, "there may be Services that were not listed yet");
+        listed::<MeshKind>(&index).await;
+        assert!(futures::poll!(&mut run).is_pending());
+        assert_eq!(*publisher.versions().borrow(), 1, "complete, and empty");
     }
 
     #[test]

@@ -136,8 +136,6 @@ fn is_tcp(protocol: Option<&str>) -> bool {
 pub struct SliceFacts {
     /// The Service it belongs to.
     pub service: ServiceId,
-    /// Its own name.
-    pub name: Arc<str>,
     /// `addressType: IPv6`.
     pub ipv6: bool,
     /// (Name of the Service's port, number on these endpoints).
@@ -183,7 +181,6 @@ impl SliceFacts {
         });
         Some(Self {
             service: ServiceId::new(namespace, service.as_str()),
-            name: slice.metadata.name.as_deref()?.into(),
             ipv6: slice.address_type == "IPv6",
             ports: ports
                 .filter_map(|port| {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Service ──┐                      ┌─ services:  ServiceId → ServiceFacts (users' and our own)
-//! (shadow) ─┤ watch   facts        ├─ shadows:   ServiceId → ShadowFacts
+//! (shadow) ─┤ watch   facts        ├─ shadows:   its own name → ShadowFacts
 //! Slice ────┼───────▶ ────────────▶┼─ slices:    ServiceId → name → SliceFacts
 //! MeshConfig┘                      └─ meshes:    the active one decides the scope
 //! ```
@@ -22,6 +22,7 @@ use weft_config::ServiceId;
 use weft_config::contract::PROXY_SERVICE_ACCOUNT;
 use weft_crds::MeshConfig;
 
+use crate::names::ShadowName;
 use facts::{ServiceFacts, ShadowFacts, SliceFacts};
 use scope::Scope;
 
@@ -35,12 +36,15 @@ pub struct Index {
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     /// Our namespace. Shadows elsewhere are somebody's forgery and are taken for what they are: Services.
     namespace: Arc<str>,
     services: HashMap<ServiceId, Arc<ServiceFacts>>,
-    shadows: HashMap<ServiceId, Arc<ShadowFacts>>,
+    /// By their own names, which follow from the Services they stand for.
+    shadows: HashMap<Arc<str>, Arc<ShadowFacts>>,
     slices: HashMap<ServiceId, BTreeMap<Arc<str>, Arc<SliceFacts>>>,
+    /// The Service of each slice, by the slice's namespace and name: labels can be edited.
+    slice_services: HashMap<ServiceId, ServiceId>,
     meshes: BTreeMap<(String, String), Arc<MeshConfig>>,
     scope: Scope,
     subscribers: Vec<Arc<Subscriber>>,
@@ -48,7 +52,8 @@ struct State {
 
 #[derive(Default)]
 struct Subscriber {
-    changed: Mutex<BTreeSet<ServiceId>>,
+    /// `None`: nothing since the last look.
+    changed: Mutex<Option<BTreeSet<ServiceId>>>,
     wake: Notify,
 }
 
@@ -128,7 +133,7 @@ impl Index {
 
     /// The shadow of a Service.
     pub fn shadow(&self, id: &ServiceId) -> Option<Arc<ShadowFacts>> {
-        self.lock().shadows.get(id).cloned()
+        self.lock().shadows.get(ShadowName::of(id).as_str()).cloned()
     }
 
     /// All shadows, oldest first.
@@ -138,7 +143,7 @@ impl Index {
         all
     }
 
-    /// The EndpointSlices of a Service.
+    /// The endpoint slices of a Service.
     pub fn slices(&self, id: &ServiceId) -> Vec<Arc<SliceFacts>> {
         self.lock().slices.get(id).map(|slices| slices.values().cloned().collect()).unwrap_or_default()
     }
@@ -157,7 +162,7 @@ impl Index {
         pods
     }
 
-    /// Subscribes to changes; the first look gives every Service there is or has a shadow.
+    /// Subscribes to changes; the first look gives every Service there is or has a shadow, at once even when there is none.
     pub fn changes(&self) -> Changes {
         let subscriber = Arc::new(Subscriber::default());
         let mut state = self.lock();
@@ -166,7 +171,7 @@ impl Index {
         Changes(subscriber)
     }
 
-    fn note(state: &mut State, ids: impl IntoIterator<Item = ServiceId> + Clone) {
+    fn note(state: &mut State, ids: &(impl IntoIterator<Item = ServiceId> + Clone)) {
         // A subscriber that only the index still knows has been dropped.
         state.subscribers.retain(|subscriber| Arc::strong_count(subscriber) > 1);
         for subscriber in &state.subscribers {
@@ -180,7 +185,7 @@ impl Index {
         if scope != state.scope {
             state.scope = scope;
             let everything = state.everything();
-            Self::note(state, everything);
+            Self::note(state, &everything);
         }
         self.mesh.send_if_modified(|mesh| {
             let changed = *mesh != active;
@@ -192,13 +197,14 @@ impl Index {
 
 impl State {
     fn everything(&self) -> BTreeSet<ServiceId> {
-        self.services.keys().chain(self.shadows.keys()).cloned().collect()
+        let shadowed = self.shadows.values().map(|shadow| &shadow.service);
+        self.services.keys().chain(shadowed).cloned().collect()
     }
 }
 
 impl Subscriber {
     fn note(&self, ids: impl IntoIterator<Item = ServiceId>) {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().extend(ids);
         self.wake.notify_one();
     }
 }
@@ -208,7 +214,7 @@ impl Changes {
     pub async fn next(&self) -> BTreeSet<ServiceId> {
         loop {
             let changed = std::mem::take(&mut *self.0.changed.lock().unwrap_or_else(PoisonError::into_inner));
-            if !changed.is_empty() {
+            if let Some(changed) = changed {
                 return changed;
             }
             self.0.wake.notified().await;

@@ -44,7 +44,7 @@ impl Scope {
         Self { mesh: mesh.map(filter) }
     }
 
-    /// Whether `service` is in the mesh. ExternalName Services are not: they are names, there is nothing to carry to.
+    /// Whether `service` is in the mesh. `ExternalName` Services are not: they are names, there is nothing to carry to.
     pub fn includes(&self, service: &ServiceFacts) -> bool {
         let Some(filter) = &self.mesh else { return false };
         let (namespace, name) = (&*service.id.namespace, &*service.id.name);

@@ -17,6 +17,7 @@ use weft_crds::MeshConfig;
 
 use super::facts::{SHADOW_LABEL, ServiceFacts, ShadowFacts, SliceFacts};
 use super::{Index, State};
+use crate::names::ShadowName;
 
 /// Objects of one list request: bounds the memory a full list takes.
 const PAGE: u32 = 500;
@@ -36,13 +37,13 @@ where
 }
 
 /// One kind of object: how its facts go into the index and out of it.
-pub(super) trait Kind {
+pub(crate) trait Kind {
     type Object: Resource<DynamicType = ()> + Send;
     /// Names an object within the index.
     type Key: Ord + Hash + Send;
 
-    /// Puts an object in; returns its key and the Services concerned. `None`: it is none of our business, and what was
-    /// there under its name goes.
+    /// Puts an object in, or takes out what was there under its name when it is none of our business any more; returns its
+    /// key and the Services concerned.
     fn insert(state: &mut State, object: &Self::Object) -> (Self::Key, Vec<ServiceId>);
     fn remove(state: &mut State, key: &Self::Key) -> Vec<ServiceId>;
     fn keys(state: &State) -> BTreeSet<Self::Key>;
@@ -51,7 +52,7 @@ pub(super) trait Kind {
     fn after(_index: &Index, _state: &mut State) {}
 }
 
-pub(super) async fn follow<K: Kind>(
+pub(crate) async fn follow<K: Kind>(
     index: Index,
     events: impl Stream<Item = Result<Event<K::Object>, watcher::Error>> + Send,
 ) {
@@ -66,7 +67,7 @@ pub(super) async fn follow<K: Kind>(
                 }
             }
             Err(error) => {
-                tracing::warn!(kind = %K::Object::kind(&()), %error, "watch broken; it starts again")
+                tracing::warn!(kind = %K::Object::kind(&()), %error, "watch broken; it starts again");
             }
         }
     }
@@ -102,14 +103,14 @@ impl Index {
         };
         K::after(self, &mut state);
         if !changed.is_empty() {
-            Self::note(&mut state, changed);
+            Self::note(&mut state, &changed);
         }
         complete
     }
 }
 
 /// Services, shadows among them.
-pub(super) struct ServiceKind;
+pub(crate) struct ServiceKind;
 
 impl Kind for ServiceKind {
     type Object = Service;
@@ -117,18 +118,28 @@ impl Kind for ServiceKind {
 
     fn insert(state: &mut State, object: &Service) -> (ServiceId, Vec<ServiceId>) {
         let key = Self::key(object);
-        if *key.namespace == *state.namespace && object.labels().contains_key(SHADOW_LABEL) {
-            let Some(facts) = ShadowFacts::of(object) else { return (key, Vec::new()) };
+        if let Some(facts) = shadow(&state.namespace, object) {
+            // Somebody may have added our labels only now.
+            let mut changed: Vec<_> = state.services.remove(&key).map(|_| key.clone()).into_iter().collect();
             let service = facts.service.clone();
-            let before = state.shadows.insert(service.clone(), Arc::new(facts));
-            let changed = before.as_ref() != state.shadows.get(&service);
-            return (key, changed.then_some(service).into_iter().collect());
+            let before = state.shadows.insert(Arc::clone(&key.name), Arc::new(facts));
+            if before.as_ref() != state.shadows.get(&key.name) {
+                changed.push(service);
+            }
+            return (key, changed);
         }
-        let Some(facts) = ServiceFacts::of(object) else { return (key, Vec::new()) };
+        let Some(facts) = ServiceFacts::of(object) else {
+            let changed = Self::remove(state, &key);
+            return (key, changed);
+        };
+        // ... or have taken them off.
+        let known = state.services.contains_key(&key);
+        let mut changed = if known { Vec::new() } else { Self::remove(state, &key) };
         let before = state.services.insert(key.clone(), Arc::new(facts));
-        let changed = before.as_ref() != state.services.get(&key);
-        let ids = changed.then(|| key.clone()).into_iter().collect();
-        (key, ids)
+        if before.as_ref() != state.services.get(&key) {
+            changed.push(key.clone());
+        }
+        (key, changed)
     }
 
     fn remove(state: &mut State, key: &ServiceId) -> Vec<ServiceId> {
@@ -138,19 +149,12 @@ impl Kind for ServiceKind {
         if key.namespace != state.namespace {
             return Vec::new();
         }
-        let shadow = state
-            .shadows
-            .values()
-            .find(|shadow| shadow.name == key.name)
-            .map(|shadow| shadow.service.clone());
-        shadow.inspect(|service| drop(state.shadows.remove(service))).into_iter().collect()
+        state.shadows.remove(&key.name).map(|shadow| shadow.service.clone()).into_iter().collect()
     }
 
     fn keys(state: &State) -> BTreeSet<ServiceId> {
-        let shadow = |shadow: &Arc<ShadowFacts>| {
-            ServiceId::new(Arc::clone(&state.namespace), Arc::clone(&shadow.name))
-        };
-        state.services.keys().cloned().chain(state.shadows.values().map(shadow)).collect()
+        let shadow = |name: &Arc<str>| ServiceId::new(Arc::clone(&state.namespace), Arc::clone(name));
+        state.services.keys().cloned().chain(state.shadows.keys().map(shadow)).collect()
     }
 
     fn key(object: &Service) -> ServiceId {
@@ -158,48 +162,62 @@ impl Kind for ServiceKind {
     }
 }
 
-/// EndpointSlices.
-pub(super) struct SliceKind;
+/// What `service` records as a shadow of ours: one in our namespace, under the name that follows from what it stands for.
+fn shadow(ours: &str, service: &Service) -> Option<ShadowFacts> {
+    if service.metadata.namespace.as_deref() != Some(ours) || !service.labels().contains_key(SHADOW_LABEL) {
+        return None;
+    }
+    ShadowFacts::of(service).filter(|facts| ShadowName::of(&facts.service).as_str() == &*facts.name)
+}
+
+/// Endpoint slices.
+pub(crate) struct SliceKind;
 
 impl Kind for SliceKind {
     type Object = EndpointSlice;
-    /// Service and slice name; a slice's Service never changes in practice, and when it does the old one is removed.
-    type Key = (ServiceId, Arc<str>);
+    /// Namespace and name of the slice.
+    type Key = ServiceId;
 
     fn insert(state: &mut State, object: &EndpointSlice) -> (Self::Key, Vec<ServiceId>) {
         let key = Self::key(object);
-        let Some(facts) = SliceFacts::of(object) else { return (key.clone(), Self::remove(state, &key)) };
-        let slices = state.slices.entry(key.0.clone()).or_default();
-        let before = slices.insert(Arc::clone(&key.1), Arc::new(facts));
-        let changed = before.as_ref() != slices.get(&key.1);
-        let ids = changed.then(|| key.0.clone()).into_iter().collect();
-        (key, ids)
+        let Some(facts) = SliceFacts::of(object) else {
+            let changed = Self::remove(state, &key);
+            return (key, changed);
+        };
+        let service = facts.service.clone();
+        let moved = state.slice_services.get(&key).is_some_and(|before| *before != service);
+        let mut changed = if moved { Self::remove(state, &key) } else { Vec::new() };
+        state.slice_services.insert(key.clone(), service.clone());
+        let slices = state.slices.entry(service.clone()).or_default();
+        let before = slices.insert(Arc::clone(&key.name), Arc::new(facts));
+        if before.as_ref() != slices.get(&key.name) {
+            changed.push(service);
+        }
+        (key, changed)
     }
 
-    fn remove(state: &mut State, (service, name): &Self::Key) -> Vec<ServiceId> {
-        let Some(slices) = state.slices.get_mut(service) else { return Vec::new() };
-        let removed = slices.remove(name).is_some();
-        if slices.is_empty() {
-            state.slices.remove(service);
+    fn remove(state: &mut State, key: &Self::Key) -> Vec<ServiceId> {
+        let Some(service) = state.slice_services.remove(key) else { return Vec::new() };
+        if let Some(slices) = state.slices.get_mut(&service) {
+            slices.remove(&key.name);
+            if slices.is_empty() {
+                state.slices.remove(&service);
+            }
         }
-        removed.then(|| service.clone()).into_iter().collect()
+        vec![service]
     }
 
     fn keys(state: &State) -> BTreeSet<Self::Key> {
-        let all = state.slices.iter();
-        all.flat_map(|(service, slices)| slices.keys().map(|name| (service.clone(), Arc::clone(name))))
-            .collect()
+        state.slice_services.keys().cloned().collect()
     }
 
     fn key(object: &EndpointSlice) -> Self::Key {
-        let service =
-            object.labels().get("kubernetes.io/service-name").map(String::as_str).unwrap_or_default();
-        (ServiceId::new(object.namespace().unwrap_or_default(), service), object.name_any().into())
+        ServiceId::new(object.namespace().unwrap_or_default(), object.name_any())
     }
 }
 
-/// MeshConfigs.
-pub(super) struct MeshKind;
+/// Mesh configurations.
+pub(crate) struct MeshKind;
 
 impl Kind for MeshKind {
     type Object = MeshConfig;
@@ -305,6 +323,91 @@ mod tests {
         let index = index_of([Event::Apply(shadow("evil", "cart"))]);
         assert!(index.shadow(&ServiceId::new("shop", "cart")).is_none());
         assert!(index.service(&ServiceId::new("evil", "cart-weft-shop")).is_some());
+    }
+
+    #[test]
+    fn labels_that_somebody_edits_leave_nothing_behind() {
+        let cart = ServiceId::new("shop", "cart");
+        let mut bare = shadow("weft-system", "cart");
+        bare.metadata.labels = None;
+        let index = index_of([Event::Apply(shadow("weft-system", "cart")), Event::Apply(bare.clone())]);
+        assert!(index.shadow(&cart).is_none(), "without its labels it records nothing");
+        index.take::<ServiceKind>(Event::Apply(shadow("weft-system", "cart")), &mut None);
+        assert!(index.shadow(&cart).is_some());
+        assert!(
+            index.service(&ServiceId::new("weft-system", "cart-weft-shop")).is_none(),
+            "it is one or the other"
+        );
+
+        let mut misnamed = shadow("weft-system", "cart");
+        misnamed.metadata.name = Some("copy".into());
+        index.take::<ServiceKind>(Event::Apply(misnamed), &mut None);
+        index.take::<ServiceKind>(Event::Delete(shadow("weft-system", "cart")), &mut None);
+        assert!(index.shadow(&cart).is_none(), "a copy under another name stands for nothing");
+    }
+
+    fn slice(name: &str, service: &str, address: &str) -> EndpointSlice {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "shop", "name": name, "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "ports": [{"port": 80}, {"port": null, "name": "any"}],
+            "endpoints": [{"addresses": [address]}],
+        }))
+        .unwrap()
+    }
+
+    fn addresses(index: &Index, service: &str) -> Vec<String> {
+        let slices = index.slices(&ServiceId::new("shop", service));
+        slices
+            .iter()
+            .flat_map(|slice| &slice.endpoints)
+            .map(|endpoint| endpoint.address.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_slice_belongs_to_one_service_at_a_time() {
+        let index = Index::new("weft-system");
+        let take = |event| assert!(!index.take::<SliceKind>(event, &mut None), "no list is complete");
+        take(Event::Apply(slice("one", "cart", "10.0.0.1")));
+        take(Event::Apply(slice("two", "cart", "10.0.0.2")));
+        assert_eq!(addresses(&index, "cart"), ["10.0.0.1", "10.0.0.2"]);
+        take(Event::Apply(slice("one", "pay", "10.0.0.1")));
+        assert_eq!(addresses(&index, "cart"), ["10.0.0.2"]);
+        assert_eq!(addresses(&index, "pay"), ["10.0.0.1"]);
+        let mut orphan = slice("one", "", "10.0.0.1");
+        orphan.metadata.labels = None;
+        take(Event::Apply(orphan));
+        take(Event::Delete(slice("two", "cart", "10.0.0.2")));
+        assert!(addresses(&index, "pay").is_empty() && addresses(&index, "cart").is_empty());
+    }
+
+    #[tokio::test]
+    async fn slices_that_vanished_during_a_disconnect_concern_their_service() {
+        let index = Index::new("weft-system");
+        let mut listed = None;
+        let mut list = |slices: Vec<EndpointSlice>| {
+            let all = slices.into_iter().map(Event::InitApply);
+            for event in std::iter::once(Event::Init).chain(all).chain([Event::InitDone]) {
+                index.take::<SliceKind>(event, &mut listed);
+            }
+        };
+        list(vec![
+            slice("one", "cart", "10.0.0.1"),
+            slice("two", "cart", "10.0.0.2"),
+            slice("p", "pay", "10.0.0.3"),
+        ]);
+        let changes = index.changes();
+        assert!(
+            changes.next().await.is_empty(),
+            "there is no Service yet, and the first look says so at once"
+        );
+        list(vec![slice("two", "cart", "10.0.0.2"), slice("p", "pay", "10.0.0.4")]);
+        assert_eq!(addresses(&index, "cart"), ["10.0.0.2"]);
+        assert_eq!(
+            changes.next().await,
+            BTreeSet::from([ServiceId::new("shop", "cart"), ServiceId::new("shop", "pay")])
+        );
     }
 
     #[test]

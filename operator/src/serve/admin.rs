@@ -54,45 +54,97 @@ impl Admin {
         }
     }
 
+    /// What a proxy that came now would have to wait for.
+    fn missing(&self) -> Option<&'static str> {
+        if !self.index.is_synced() {
+            return Some("the cluster's objects have not all been read yet\n");
+        }
+        if *self.publisher.versions().borrow() == 0 {
+            return Some("the configuration has not been compiled yet\n");
+        }
+        (!*self.serving.borrow()).then_some("the config stream is not served: there is no CA yet\n")
+    }
+
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        let ok = || text(StatusCode::OK, "ok\n".into());
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/livez") => ok(),
-            (&Method::GET, "/readyz") if !self.index.is_synced() => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the cluster's objects have not all been read yet\n".into(),
-            ),
-            (&Method::GET, "/readyz") if !*self.serving.borrow() => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the config stream is not served yet: there is no CA\n".into(),
-            ),
-            (&Method::GET, "/readyz") => ok(),
+            // That it answers is the answer: the runtime runs its tasks.
+            (&Method::GET, "/livez") => text(StatusCode::OK, "ok\n"),
+            (&Method::GET, "/readyz") => match self.missing() {
+                None => text(StatusCode::OK, "ok\n"),
+                Some(missing) => text(StatusCode::SERVICE_UNAVAILABLE, missing),
+            },
             (&Method::GET, "/metrics") => {
+                let version = *self.publisher.versions().borrow();
+                self.metrics.version.set(i64::try_from(version).unwrap_or(i64::MAX));
                 self.metrics.resources.set(i64::try_from(self.publisher.resources()).unwrap_or(i64::MAX));
                 match self.metrics.encode() {
                     Ok(metrics) => {
                         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                         answer(StatusCode::OK, kind, metrics)
                     }
-                    Err(_) => {
-                        text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be encoded\n".into())
-                    }
+                    Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be encoded\n"),
                 }
             }
-            _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics\n".into()),
+            _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics\n"),
         }
     }
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     answer(status, "text/plain; charset=utf-8", body)
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
         .headers_mut()
         .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::watch::{Kind, MeshKind, ServiceKind, SliceKind, follow};
+    use kube::runtime::watcher::Event;
+
+    async fn listed<K: Kind>(index: &Index) {
+        follow::<K>(index.clone(), futures::stream::iter([Ok(Event::Init), Ok(Event::InitDone)])).await;
+    }
+
+    /// It is ready when a proxy that comes would be given a whole configuration, and says what is missing until then.
+    #[tokio::test]
+    async fn ready_means_that_a_proxy_can_be_served() {
+        let (serving_set, serving) = watch::channel(false);
+        let index = Index::new("weft-system");
+        let publisher = Publisher::default();
+        let metrics = Arc::default();
+        let admin = Admin { index: index.clone(), publisher: publisher.clone(), metrics, serving };
+        let ask = async |path: &str| {
+            let answer = admin.answer(&Request::get(path).body(()).unwrap());
+            let status = answer.status().as_u16();
+            let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+            (status, String::from_utf8(body.to_vec()).unwrap())
+        };
+        let (status, why) = ask("/readyz").await;
+        assert!(status == 503 && why.contains("read"), "{why}");
+        listed::<ServiceKind>(&index).await;
+        listed::<SliceKind>(&index).await;
+        listed::<MeshKind>(&index).await;
+        let (status, why) = ask("/readyz").await;
+        assert!(status == 503 && why.contains("compiled"), "{why}");
+        publisher.publish(vec![]);
+        let (status, why) = ask("/readyz").await;
+        assert!(status == 503 && why.contains("CA"), "{why}");
+        serving_set.send_replace(true);
+        assert_eq!(ask("/readyz").await, (200, "ok\n".to_owned()));
+        assert_eq!(ask("/livez").await.0, 200);
+        assert_eq!(ask("/elsewhere").await.0, 404);
+        let (status, metrics) = ask("/metrics").await;
+        assert_eq!(status, 200);
+        assert!(metrics.contains("\nweft_operator_config_version 1\n"), "{metrics}");
+        assert!(metrics.contains("weft_operator_build_info{version="), "{metrics}");
+        assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+    }
 }

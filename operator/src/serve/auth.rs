@@ -1,4 +1,4 @@
-//! Who may open a config stream: a proxy of ours, proven by its projected ServiceAccount token.
+//! Who may open a config stream: a proxy of ours, proven by its projected `ServiceAccount` token.
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::api::PostParams;
@@ -28,9 +28,12 @@ pub async fn authenticate<T>(
         ..TokenReview::default()
     };
     let reviewed = Api::all(client.clone()).create(&PostParams::default(), &review).await;
-    // Not "permission denied": the proxy should come again when the API server is back.
-    let reviewed =
-        reviewed.map_err(|error| Status::unavailable(format!("the token cannot be checked: {error}")))?;
+    // Not "permission denied": the proxy should come again when the API server is back. Why it is away is not for callers that
+    // nobody knows yet.
+    let reviewed = reviewed.map_err(|error| {
+        tracing::warn!(%error, "TokenReview");
+        Status::unavailable("the token cannot be checked now")
+    })?;
     judge(&reviewed.status.unwrap_or_default(), namespace)
 }
 

@@ -5,3 +5,86 @@ pub mod auth;
 pub mod ca;
 pub mod metrics;
 pub mod stream;
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::context::Context;
+use ca::Pair;
+use stream::ConfigServer;
+
+/// How often the CA is looked for while there is none, or something fails.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often it is looked at afterwards.
+const LOOK_AGAIN: Duration = Duration::from_mins(5);
+/// When the serving certificate is replaced: well before [`ca::LIFE_DAYS`].
+const RENEW: Duration = Duration::from_hours(60 * 24);
+
+/// Serves the config stream on `port` from the moment there is a CA, anew when the CA changes and before the certificate runs
+/// out; streams that are open stay so. `serving` says whether callers are taken.
+pub async fn config_stream(ctx: Context, port: u16, serving: watch::Sender<bool>) {
+    let config = ConfigServer::new(
+        ctx.client.clone(),
+        &ctx.namespace,
+        ctx.publisher.clone(),
+        Arc::clone(&ctx.metrics),
+    );
+    let config = Arc::new(config);
+    loop {
+        match ca::read(&ctx.client, &ctx.namespace).await {
+            Ok(Some(ca)) => {
+                let ended = serve_with(&ctx, &config, &ca, port, &serving).await;
+                serving.send_replace(false);
+                let Err(error) = ended else { continue };
+                tracing::error!(%error, "the config stream is not served");
+            }
+            Ok(None) => tracing::debug!("no CA for the config stream yet"),
+            Err(error) => tracing::warn!(%error, "no CA for the config stream"),
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Serves until another certificate is needed.
+async fn serve_with(
+    ctx: &Context,
+    config: &Arc<ConfigServer>,
+    ca: &Pair,
+    port: u16,
+    serving: &watch::Sender<bool>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let pair = ca::issue(ca, &ctx.namespace)?;
+    let listener = bind(port).await?;
+    serving.send_replace(true);
+    tokio::select! {
+        ended = Arc::clone(config).serve(listener, &pair) => Ok(ended?),
+        () = outdated(ctx, ca) => Ok(()),
+    }
+}
+
+/// Returns when `ca` is no longer the CA, or what was issued from it just now has become old.
+async fn outdated(ctx: &Context, ca: &Pair) {
+    let issued = Instant::now();
+    while issued.elapsed() < RENEW {
+        sleep(LOOK_AGAIN).await;
+        if matches!(ca::read(&ctx.client, &ctx.namespace).await, Ok(Some(now)) if now != *ca) {
+            tracing::info!("the CA changed: serving with a new certificate");
+            return;
+        }
+    }
+    tracing::info!("serving with a new certificate");
+}
+
+/// Listens on `port` of all addresses, of both families where the node has both.
+pub async fn bind(port: u16) -> io::Result<TcpListener> {
+    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await,
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::TcpIncoming;
@@ -22,30 +22,38 @@ use weft_config::wire::v1::proxy_message::Message;
 
 use super::auth;
 use super::ca::Pair;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Raised};
 use crate::publish::{Change, Publisher};
 
 /// The largest message: 10,000 Services fit several times.
 const LARGEST: usize = 64 << 20;
 /// How long a proxy may take to say Hello.
 const HELLO: Duration = Duration::from_secs(10);
-/// A stream ends after this long, so that a token that was withdrawn is noticed; the proxy comes back with what it holds and
-/// misses nothing.
-const LONGEST_STREAM: Duration = Duration::from_secs(3600);
+/// How long a caller may take for the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A stream ends after about this long, so that a token that was withdrawn is noticed; the proxy comes back with what it holds
+/// and misses nothing.
+const LONGEST_STREAM: Duration = Duration::from_hours(1);
+/// Callers that are looked at, or brought to the current version, at a time. When all proxies come at once, as after an
+/// operator's restart, this bounds the questions to the API server and the first updates in memory.
+const NEWCOMERS: usize = 16;
 
 /// Serves streams.
 pub struct ConfigServer {
-    /// For asking who callers are.
-    pub client: kube::Client,
-    /// Our namespace.
-    pub namespace: String,
-    /// What is served.
-    pub publisher: Publisher,
-    /// The series.
-    pub metrics: Arc<Metrics>,
+    client: kube::Client,
+    namespace: String,
+    publisher: Publisher,
+    metrics: Arc<Metrics>,
+    newcomers: Semaphore,
 }
 
 impl ConfigServer {
+    /// Serves what `publisher` has to the proxies of `namespace`; asks through `client` who callers are.
+    pub fn new(client: kube::Client, namespace: &str, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
+        let newcomers = Semaphore::new(NEWCOMERS);
+        Self { client, namespace: namespace.to_owned(), publisher, metrics, newcomers }
+    }
+
     /// Serves on `listener` with the certificate `pair`, until dropped.
     pub async fn serve(
         self: Arc<Self>,
@@ -55,8 +63,9 @@ impl ConfigServer {
         let service = ConfigDiscoveryServer::from_arc(self)
             .max_decoding_message_size(LARGEST)
             .max_encoding_message_size(LARGEST);
+        let identity = Identity::from_pem(&pair.certificate, &pair.key);
         Server::builder()
-            .tls_config(ServerTlsConfig::new().identity(Identity::from_pem(&pair.certificate, &pair.key)))?
+            .tls_config(ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE))?
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .add_service(service)
@@ -80,6 +89,7 @@ impl ConfigDiscovery for ConfigServer {
             tracing::warn!(%status, "a caller was turned away from the config stream");
             status
         };
+        let newcomer = self.newcomers.acquire().await.map_err(|_| Status::unavailable("shutting down"))?;
         let proxy = auth::authenticate(&self.client, &self.namespace, &request).await.map_err(turned_away)?;
         let mut incoming = request.into_inner();
         let hello = first(&mut incoming).await?;
@@ -92,24 +102,35 @@ impl ConfigDiscovery for ConfigServer {
         }
         tracing::info!(node = hello.node, pod = hello.pod, held = hello.held.len(), "proxy connected");
         let (outgoing, updates) = mpsc::channel(1);
-        let session = Session {
+        let mut session = Session {
             node: hello.node.clone(),
             publisher: self.publisher.clone(),
             versions: self.publisher.versions(),
             metrics: Arc::clone(&self.metrics),
+            incoming,
             outgoing,
         };
+        let first = session.first_change(hello).await?;
+        drop(newcomer);
         tokio::spawn(async move {
-            session.metrics.streams.inc();
-            let lived = tokio::time::timeout(LONGEST_STREAM, session.run(&hello, incoming)).await;
-            session.metrics.streams.dec();
-            match lived {
-                Ok(Err(status)) => tracing::info!(node = session.node, %status, "proxy gone"),
-                _ => tracing::debug!(node = session.node, "stream ended"),
+            let metrics = Arc::clone(&session.metrics);
+            let _open = Raised::new(&metrics.streams);
+            let lived = tokio::time::timeout(longest(), session.run(first)).await;
+            if let Ok(Err(status)) = lived {
+                tracing::info!(node = session.node, %status, "proxy gone");
+                // If it listens still, it learns why. It need not.
+                let _ = session.outgoing.try_send(Err(status));
+            } else {
+                tracing::debug!(node = session.node, "stream ended");
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(updates))))
     }
+}
+
+/// The life of one stream: they began together, they need not end together.
+fn longest() -> Duration {
+    LONGEST_STREAM.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
 async fn first(incoming: &mut Streaming<v1::ProxyMessage>) -> Result<v1::Hello, Status> {
@@ -127,80 +148,76 @@ struct Session {
     publisher: Publisher,
     versions: watch::Receiver<u64>,
     metrics: Arc<Metrics>,
+    incoming: Streaming<v1::ProxyMessage>,
     outgoing: mpsc::Sender<Result<v1::Update, Status>>,
 }
 
 impl Session {
-    async fn run(&self, hello: &v1::Hello, mut incoming: Streaming<v1::ProxyMessage>) -> Result<(), Status> {
-        let mut versions = self.versions.clone();
+    /// What the proxy lacks. Takes `hello`, since what a proxy holds is long and a stream lives for an hour.
+    async fn first_change(&mut self, hello: v1::Hello) -> Result<Change, Status> {
         // Version 0 is "not known yet": a difference to it would take everything away from the proxy.
-        versions.wait_for(|version| *version > 0).await.map_err(|_| Status::unavailable("shutting down"))?;
-        let held = held(hello);
-        let mut change = self.publisher.difference(&held);
-        drop(held);
-        let mut at;
+        let known = self.versions.wait_for(|version| *version > 0).await;
+        known.map_err(|_| Status::unavailable("shutting down"))?;
+        Ok(self.publisher.difference(&held(&hello)))
+    }
+
+    async fn run(&mut self, mut change: Change) -> Result<(), Status> {
         loop {
-            at = change.version;
-            versions.mark_unchanged();
+            let version = change.version;
             self.send(change).await?;
-            self.acknowledged(&mut incoming, at).await?;
-            change = loop {
-                let change = match self.publisher.since(at) {
-                    Some(change) => change,
-                    // Slower than the log is long: the proxy reconnects and says what it holds.
-                    None => return Err(Status::aborted("too far behind")),
-                };
-                if change.version > at {
-                    break change;
-                }
-                tokio::select! {
-                    changed = versions.changed() => changed.map_err(|_| Status::unavailable("shutting down"))?,
-                    // Between updates a proxy has nothing to say: this is its leaving.
-                    message = incoming.message() => {
-                        message?.ok_or_else(|| Status::cancelled("the proxy ended the stream"))?;
-                    }
-                }
-            };
+            change = self.change_after(version).await?;
         }
     }
 
-    async fn send(&self, change: Change) -> Result<(), Status> {
+    /// All that changed after `version`, once something did.
+    async fn change_after(&mut self, version: u64) -> Result<Change, Status> {
+        loop {
+            self.versions.mark_unchanged();
+            // Slower than the log is long: the proxy reconnects and says what it holds.
+            let change = self.publisher.since(version).ok_or_else(|| Status::aborted("too far behind"))?;
+            if change.version > version {
+                return Ok(change);
+            }
+            tokio::select! {
+                changed = self.versions.changed() => changed.map_err(|_| Status::unavailable("shutting down"))?,
+                // Between updates a proxy has nothing to say: this is its leaving.
+                message = self.incoming.message() => drop(message?.ok_or_else(left)?),
+            }
+        }
+    }
+
+    /// Sends an update and waits for its Ack, so that a proxy is never sent more than it has taken.
+    async fn send(&mut self, change: Change) -> Result<(), Status> {
         let update = v1::Update {
             version: change.version,
             upserts: change.update.upserts.iter().map(v1::Resource::from).collect(),
             removals: change.update.removals.iter().map(v1::ResourceKey::from).collect(),
             digest: change.digest,
         };
-        self.metrics.updates.inc();
-        self.metrics.update_bytes.inc_by(update.encoded_len() as u64);
-        self.outgoing.send(Ok(update)).await.map_err(|_| Status::cancelled("the proxy ended the stream"))
-    }
-
-    /// Waits for the Ack of `version`, so that a proxy is never sent more than it has taken.
-    async fn acknowledged(
-        &self,
-        incoming: &mut Streaming<v1::ProxyMessage>,
-        version: u64,
-    ) -> Result<(), Status> {
+        drop(change.update);
+        let metrics = Arc::clone(&self.metrics);
+        metrics.updates.inc();
+        metrics.update_bytes.inc_by(update.encoded_len() as u64);
+        let _waiting = Raised::new(&metrics.unacknowledged);
+        self.outgoing.send(Ok(update)).await.map_err(|_| left())?;
         loop {
-            let message =
-                incoming.message().await?.ok_or_else(|| Status::cancelled("the proxy ended the stream"))?;
+            let message = self.incoming.message().await?.ok_or_else(left)?;
             let Some(Message::Ack(ack)) = message.message else { continue };
             for rejection in &ack.rejections {
-                self.metrics.rejections.inc();
+                metrics.rejections.inc();
                 let resource = rejection.key.as_ref().map_or("", |key| key.name.as_str());
-                tracing::warn!(
-                    node = self.node,
-                    resource,
-                    reason = rejection.reason,
-                    "a proxy refused a resource"
-                );
+                let reason = rejection.reason.as_str();
+                tracing::warn!(node = self.node, resource, reason, "a proxy refused a resource");
             }
-            if ack.version == version {
+            if ack.version == change.version {
                 return Ok(());
             }
         }
     }
+}
+
+fn left() -> Status {
+    Status::cancelled("the proxy ended the stream")
 }
 
 /// What the proxy says it holds. What cannot be read is not held: it will be sent again.
