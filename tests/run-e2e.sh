@@ -2,16 +2,16 @@
 # run-e2e.sh <suite> [test name...]: brings up the cluster, builds and loads the images and runs one suite of end-to-end
 # tests. With KUBECONFIG set it uses that cluster and the images that WEFT_IMAGE_REGISTRY and WEFT_IMAGE_TAG name.
 set -euo pipefail
-HERE=$(cd "$(dirname "$0")" && pwd)
+TESTS=$(cd "$(dirname "$0")" && pwd)
 SUITE=${1:?which suite?}
 shift
-. "$HERE/cluster/env.sh"
-cd "$HERE/.."
+. "$TESTS/cluster/env.sh"
+cd "$TESTS/.."
 : "${CARGO_TARGET_DIR:=$WEFT_CACHE/target}"
 export CARGO_TARGET_DIR
 
-"$HERE/cluster/up.sh"
-"$HERE/images/build.sh"
+"$TESTS/cluster/up.sh"
+"$TESTS/images/build.sh"
 export PATH=$BIN:$PATH
 if [ -z "$FOREIGN" ]; then
   export KUBECONFIG=$STATE/kubeconfig WEFT_CLUSTER_STATE=$STATE
