@@ -41,7 +41,10 @@ fn bearer<T>(request: &Request<T>) -> Result<&str, Status> {
     let header =
         request.metadata().get("authorization").ok_or_else(|| Status::unauthenticated("no token"))?;
     let header = header.to_str().map_err(|_| Status::unauthenticated("the token is not text"))?;
-    header.strip_prefix("Bearer ").ok_or_else(|| Status::unauthenticated("not a bearer token"))
+    let token =
+        header.strip_prefix("Bearer ").ok_or_else(|| Status::unauthenticated("not a bearer token"))?;
+    // The API server refuses to review nothing, which would look like an API server that is away.
+    if token.is_empty() { Err(Status::unauthenticated("the token is empty")) } else { Ok(token) }
 }
 
 /// What the review's answer means. Pure.
@@ -115,6 +118,8 @@ mod tests {
         assert!(bearer(&request).is_err());
         request.metadata_mut().insert("authorization", "Basic eDp5".parse().unwrap());
         assert!(bearer(&request).is_err());
+        request.metadata_mut().insert("authorization", "Bearer ".parse().unwrap());
+        assert_eq!(bearer(&request).unwrap_err().code(), Code::Unauthenticated);
         request.metadata_mut().insert("authorization", "Bearer abc".parse().unwrap());
         assert_eq!(bearer(&request).unwrap(), "abc");
     }
