@@ -23,7 +23,15 @@ impl<T> Seen<T> {
 }
 
 /// Looks at `condition` until it holds; an error counts as not yet. Fails after `deadline` with the last state.
-pub async fn until<T, F>(what: &str, deadline: Duration, mut condition: F) -> Result<T>
+pub async fn until<T, F>(what: &str, deadline: Duration, condition: F) -> Result<T>
+where
+    F: AsyncFnMut() -> Result<Seen<T>>,
+{
+    until_every(EVERY, what, deadline, condition).await
+}
+
+/// The same, looking so often.
+pub async fn until_every<T, F>(every: Duration, what: &str, deadline: Duration, mut condition: F) -> Result<T>
 where
     F: AsyncFnMut() -> Result<Seen<T>>,
 {
@@ -37,7 +45,7 @@ where
         if began.elapsed() >= deadline {
             return Err(format!("not within {} s: {what}; last seen: {state}", deadline.as_secs()).into());
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(every).await;
     }
 }
 
