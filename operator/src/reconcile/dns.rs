@@ -47,6 +47,11 @@ pub enum DnsError {
     /// It could not be read.
     #[error("ConfigMap {0}: {1}")]
     Read(ServiceId, kube::Error),
+    /// The operator has no right to it.
+    #[error(
+        "ConfigMap {0} may not be read or written: the chart's values dns.namespace and dns.configMap must name it and dns.manage must be true, or set spec.dns.provider to None ({1})"
+    )]
+    Forbidden(ServiceId, kube::Error),
     /// It could not be edited.
     #[error("ConfigMap {0}: {1}")]
     Corefile(ServiceId, CorefileError),
@@ -60,14 +65,19 @@ pub async fn keep(ctx: &Context, mesh: &MeshConfig) -> Result<DnsState, DnsError
     let dns = &mesh.spec.dns;
     let service = ServiceId::new(dns.namespace.as_str(), dns.service.as_str());
     let address = ctx.index.service(&service).and_then(|service| service.cluster_ip);
-    let address = address.ok_or_else(|| DnsError::NoService(service.clone()))?;
-    let block = block(ctx, mesh, address);
     if dns.provider == DnsProvider::None {
+        let address =
+            address.map_or_else(|| "<address of the cluster's DNS>".to_owned(), |ip| ip.to_string());
+        let block = block(ctx, mesh, &address);
         return Ok(DnsState::Manual(format!(
             "add to your DNS, and keep in step with the Services:\n{block}"
         )));
     }
-    edit(ctx, mesh, Some(&block)).await?;
+    let address = address.ok_or_else(|| DnsError::NoService(service.clone()))?;
+    edit(ctx, mesh, Some(&block(ctx, mesh, &address.to_string()))).await?;
+    if !ctx.index.slices(&service).iter().flat_map(|slice| &slice.endpoints).any(|endpoint| endpoint.ready) {
+        return Ok(DnsState::Propagating(format!("Service {service} has no ready DNS pod to ask")));
+    }
     let waiting =
         ask(ctx, mesh, &service).await.into_iter().filter(|(_, _, answer)| *answer != Answer::Configured);
     Ok(match waiting.collect::<Vec<_>>().as_slice() {
@@ -93,7 +103,7 @@ pub async fn remove(ctx: &Context, mesh: &MeshConfig) -> Result<bool, DnsError> 
     Ok(!ask(ctx, mesh, &service).await.iter().any(|(_, _, answer)| *answer == Answer::Configured))
 }
 
-fn block(ctx: &Context, mesh: &MeshConfig, address: IpAddr) -> String {
+fn block(ctx: &Context, mesh: &MeshConfig, address: &str) -> String {
     let hashed = ctx.index.all_meshed().into_iter().filter_map(|id| match ShadowName::of(&id) {
         ShadowName::Hashed(shadow) => Some((id.name.to_string(), id.namespace.to_string(), shadow)),
         ShadowName::Ruled(_) => None,
@@ -103,7 +113,7 @@ fn block(ctx: &Context, mesh: &MeshConfig, address: IpAddr) -> String {
         domains: &mesh.spec.domains,
         cluster_domain: &mesh.spec.cluster_domain,
         namespace: &ctx.namespace,
-        dns_service: &address.to_string(),
+        dns_service: address,
         exact: &exact,
     }
     .render()
@@ -114,7 +124,10 @@ async fn edit(ctx: &Context, mesh: &MeshConfig, block: Option<&str>) -> Result<(
     let (namespace, name) = (mesh.spec.dns.namespace.as_str(), mesh.spec.dns.config_map.as_str());
     let id = ServiceId::new(namespace, name);
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), namespace);
-    let map = api.get_opt(name).await.map_err(|error| DnsError::Read(id.clone(), error))?;
+    let map = api.get_opt(name).await.map_err(|error| match error {
+        kube::Error::Api(ref status) if status.code == 403 => DnsError::Forbidden(id.clone(), error),
+        error => DnsError::Read(id.clone(), error),
+    })?;
     let corefile = map.as_ref().and_then(|map| map.data.as_ref()?.get(COREFILE));
     let (Some(map), Some(before)) = (&map, corefile) else { return Err(DnsError::NoCorefile(id)) };
     let after = corefile::edit(before, block).map_err(|error| DnsError::Corefile(id, error))?;

@@ -15,6 +15,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
+use weft_crds::meshconfig::DnsProvider;
 use weft_crds::{MeshConfig, MeshConfigStatus};
 
 use super::shadow::Shadows;
@@ -59,7 +60,6 @@ pub async fn run(ctx: Context, shadows: Shadows) {
     let recorder = Recorder::new(ctx.client.clone(), reporter);
     let client = ctx.client.clone();
     let in_ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=weft-operator");
-    let (dns_namespace, dns_config) = dns_config_map(&ctx);
     let index = ctx.index.clone();
     let to_active = move |_: ConfigMap| index.mesh().borrow().as_deref().map(ObjectRef::from_obj);
     let changes = stream::unfold(ctx.index.changes(), |changes| async move {
@@ -68,21 +68,26 @@ pub async fn run(ctx: Context, shadows: Shadows) {
         Some(((), changes))
     });
     let namespace = ctx.namespace.to_string();
-    Controller::new(Api::<MeshConfig>::all(client.clone()), watcher::Config::default())
+    let mut controller = Controller::new(Api::<MeshConfig>::all(client.clone()), watcher::Config::default())
         .owns(Api::<DaemonSet>::namespaced(client.clone(), &namespace), in_ours)
-        .watches(Api::<ConfigMap>::namespaced(client, &dns_namespace), dns_config, to_active)
-        .reconcile_all_on(changes)
+        .reconcile_all_on(changes);
+    if let Some((namespace, config_map)) = dns_config_map(&ctx) {
+        controller =
+            controller.watches(Api::<ConfigMap>::namespaced(client, &namespace), config_map, to_active);
+    }
+    controller
         .run(reconcile, on_error, Arc::new(Reconciler { ctx, shadows, recorder }))
         .for_each(|_| std::future::ready(()))
         .await;
 }
 
-/// CoreDNS's ConfigMap, as the active MeshConfig names it now. Another name takes effect as a watch with the next leader; until
-/// then the look at rest serves.
-fn dns_config_map(ctx: &Context) -> (String, watcher::Config) {
+/// CoreDNS's ConfigMap, as the active MeshConfig names it now; by default the usual one. Another name takes effect as a watch
+/// with the next leader; until then the look at rest serves.
+fn dns_config_map(ctx: &Context) -> Option<(String, watcher::Config)> {
     let mesh = ctx.index.mesh();
     let dns = mesh.borrow().as_ref().map(|mesh| mesh.spec.dns.clone()).unwrap_or_default();
-    (dns.namespace, watcher::Config::default().fields(&format!("metadata.name={}", dns.config_map)))
+    let named = watcher::Config::default().fields(&format!("metadata.name={}", dns.config_map));
+    (dns.provider == DnsProvider::CoreDNS).then_some((dns.namespace, named))
 }
 
 fn on_error(mesh: Arc<MeshConfig>, error: &ReconcileError, reconciler: Arc<Reconciler>) -> Action {
@@ -249,7 +254,11 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Only in our namespace: elsewhere we may write nothing but a status.
     async fn event(&self, mesh: &MeshConfig, type_: EventType, reason: &str, note: String) {
+        if mesh.namespace().as_deref() != Some(&*self.ctx.namespace) {
+            return;
+        }
         // The API takes 1 KiB.
         let note = note.chars().take(1000).collect();
         let event = Event {
