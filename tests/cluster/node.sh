@@ -16,4 +16,4 @@ for h in $(hierarchies); do
   echo $$ >"$group/cgroup.procs"
 done
 cd /
-exec nsenter -t "$init" --cgroup --mount --pid --uts --ipc --net --root --wd=/ env PATH=/opt/k8s/bin:/usr/sbin:/usr/bin "$@"
+exec nsenter -t "$init" --cgroup --mount --pid --uts --ipc --net --root --wd env PATH=/opt/k8s/bin:/usr/sbin:/usr/bin "$@"
