@@ -1,7 +1,7 @@
 //! Names, ports and paths that operator and proxy must agree on. The operator writes them into the proxy's
 //! DaemonSet, the proxy uses them as the defaults of its flags.
 
-/// Audience of the projected ServiceAccount token with which a proxy proves itself to the config stream.
+/// Audience of the projected `ServiceAccount` token with which a proxy proves itself to the config stream.
 pub const TOKEN_AUDIENCE: &str = "config.weft.mesh";
 
 /// Where that token is mounted in the proxy's pod.
@@ -22,7 +22,7 @@ pub const ADMIN_PORT: u16 = 9901;
 /// Path on the proxy's admin port that answers with a [`crate::status::ProxyStatus`] in JSON.
 pub const STATUS_PATH: &str = "/config-status";
 
-/// Name of the ServiceAccount the proxies run as, in the operator's namespace.
+/// Name of the `ServiceAccount` the proxies run as, in the operator's namespace.
 pub const PROXY_SERVICE_ACCOUNT: &str = "weft-proxy";
 
 /// Name of the operator's Service; with the namespace it is the TLS server name `weft-operator.<namespace>.svc`.

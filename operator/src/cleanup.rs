@@ -1,4 +1,4 @@
-//! `weft-operator cleanup`: deletes the MeshConfigs of a namespace and waits until the running operator has taken out what
+//! `weft-operator cleanup`: deletes the `MeshConfigs` of a namespace and waits until the running operator has taken out what
 //! lies behind them. Helm runs it before it removes the operator.
 
 use std::time::Duration;

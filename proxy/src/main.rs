@@ -81,7 +81,7 @@ async fn run(
     let engine = weft_proxy::http::engine(Arc::clone(&tables), &args.node_name, threads)?;
     let listeners = Arc::new(Listeners::new(engine, Arc::clone(&metrics)));
     let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
-    let (sync, view) = Sync::new(applier, Arc::clone(&listeners), Arc::clone(&metrics), args.snapshot_dir);
+    let (sync, view) = Sync::new(applier, Arc::clone(&listeners), Arc::clone(&metrics), &args.snapshot_dir);
 
     let (draining_set, draining) = watch::channel(false);
     let admin = Admin { sync: view, listeners: Arc::clone(&listeners), metrics, draining };

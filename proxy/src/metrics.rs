@@ -154,7 +154,7 @@ impl Metrics {
         self.connect_failures.remove(&labels);
     }
 
-    /// All series in the OpenMetrics text format.
+    /// All series in the `OpenMetrics` text format.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use weft_config::contract;
 use weft_crds::MeshConfig;
 
-/// Name of the DaemonSet, its Service and its ServiceAccount.
+/// Name of the DaemonSet, its Service and its `ServiceAccount`.
 pub const NAME: &str = contract::PROXY_SERVICE_ACCOUNT;
 
 /// Seconds a proxy has beyond its drain to end before it is killed.

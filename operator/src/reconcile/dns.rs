@@ -1,4 +1,4 @@
-//! The mesh domains in CoreDNS: our block in its ConfigMap, and whether its pods have taken it up.
+//! The mesh domains in CoreDNS: our block in its `ConfigMap`, and whether its pods have taken it up.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::dns::check::{self, Answer};
 use crate::dns::corefile::{self, CorefileError};
 use crate::names::ShadowName;
 
-/// The key of the Corefile in CoreDNS's ConfigMap.
+/// The key of the Corefile in CoreDNS's `ConfigMap`.
 const COREFILE: &str = "Corefile";
 
 /// How DNS stands.

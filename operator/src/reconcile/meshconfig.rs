@@ -1,4 +1,4 @@
-//! The controller of MeshConfigs: proxies, DNS, finalizer, status. One reconciliation does all of it, in this order; each part
+//! The controller of `MeshConfigs`: proxies, DNS, finalizer, status. One reconciliation does all of it, in this order; each part
 //! is a file of its own.
 
 use std::sync::Arc;
@@ -81,7 +81,7 @@ pub async fn run(ctx: Context, shadows: Shadows) {
         .await;
 }
 
-/// CoreDNS's ConfigMap, as the active MeshConfig names it now; by default the usual one. Another name takes effect as a watch
+/// CoreDNS's `ConfigMap`, as the active MeshConfig names it now; by default the usual one. Another name takes effect as a watch
 /// with the next leader; until then the look at rest serves.
 fn dns_config_map(ctx: &Context) -> Option<(String, watcher::Config)> {
     let mesh = ctx.index.mesh();
@@ -90,6 +90,8 @@ fn dns_config_map(ctx: &Context) -> Option<(String, watcher::Config)> {
     (dns.provider == DnsProvider::CoreDNS).then_some((dns.namespace, named))
 }
 
+// The signature is the controller's.
+#[allow(clippy::needless_pass_by_value)]
 fn on_error(mesh: Arc<MeshConfig>, error: &ReconcileError, reconciler: Arc<Reconciler>) -> Action {
     reconciler.ctx.metrics.reconcile_failures.inc();
     tracing::warn!(name = mesh.name_any(), %error, "MeshConfig");
@@ -199,7 +201,7 @@ impl Reconciler {
             Ok(true) => {}
             Ok(false) if since < DNS_LEAVES => return Ok(Action::requeue(UNDER_WAY)),
             Ok(false) => {
-                tracing::warn!("DNS pods still answer for the mesh domains; going on with the removal")
+                tracing::warn!("DNS pods still answer for the mesh domains; going on with the removal");
             }
             Err(error) if since < GIVE_UP => {
                 tracing::warn!(%error, "the DNS block cannot be taken out yet");

@@ -59,7 +59,7 @@ impl EndpointState {
     pub fn connect_failed(&self) {
         let failures = self.failures.fetch_add(1, Relaxed).min(16);
         let ejection = FIRST_EJECTION.saturating_mul(1 << failures).min(LONGEST_EJECTION);
-        self.ejected_until.store(now_ms() + ejection.as_millis() as u64, Relaxed);
+        self.ejected_until.store(now_ms() + u64::try_from(ejection.as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// A connection to it was made.

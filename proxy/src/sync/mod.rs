@@ -6,7 +6,7 @@
 mod client;
 mod saver;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -67,7 +67,7 @@ impl Sync {
         applier: Applier,
         listeners: Arc<Listeners>,
         metrics: Arc<Metrics>,
-        directory: PathBuf,
+        directory: &Path,
     ) -> (Self, SyncView) {
         let path = directory.join("config");
         let (complete, complete_view) = watch::channel(false);
