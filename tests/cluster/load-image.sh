@@ -25,7 +25,7 @@ fi
 load() { # node archive...
   local node=$1 present archive name digest
   shift
-  present=$("$HERE/node.sh" "$node" ctr -n k8s.io images ls </dev/null | awk '{ print $1, $3 }')
+  present=$("$HERE/node.sh" "$node" env CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1 ctr -n k8s.io images ls </dev/null | awk '{ print $1, $3 }')
   for archive; do
     read -r name digest < <(identity "$archive")
     if grep -qxF "$name $digest" <<<"$present"; then continue; fi

@@ -28,7 +28,7 @@ AUDIT_LOG=$STATE/control-plane/var/log/audit/audit.log
 V
 k() { "$BIN/kubectl" --kubeconfig "$KUBECONFIG" "$@"; }
 
-every_node() { local i; for i in $(seq "$NODES"); do "$1" "$i"; done; }
+every_node() { local i; for i in $(seq "$NODES"); do "$1" "$i" || return 1; done; }
 blame_node() { blame "node$1" containerd kubelet kube-proxy; }
 start_node() { power_on "node$1" "$1"; }
 registered() { k get node "node$1" -o name; }
