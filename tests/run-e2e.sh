@@ -16,4 +16,6 @@ export PATH=$BIN:$PATH
 if [ -z "$FOREIGN" ]; then
   export KUBECONFIG=$STATE/kubeconfig WEFT_CLUSTER_STATE=$STATE
 fi
+# A test that fails says what it saw; where in the harness it did so is noise.
+export RUST_BACKTRACE=0
 exec cargo test --locked -p weft-tests --features e2e --test "e2e-$SUITE" -- --test-threads=1 --nocapture "$@"

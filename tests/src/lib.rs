@@ -8,7 +8,7 @@
 //! - [`traffic`]: requests, load and DNS queries from those clients.
 //! - [`mesh`]: installing Weft and looking at what it made.
 //! - [`stream`]: the config stream as a stranger would call it.
-//! - [`rights`]: what a ServiceAccount may do.
+//! - [`rights`]: what a `ServiceAccount` may do.
 //! - [`report`]: what is shown when a test fails.
 //!
 //! The tests themselves are in `e2e/`, what runs in the pods in `lab/`.

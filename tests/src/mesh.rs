@@ -116,7 +116,7 @@ pub fn meshconfig() -> Value {
     })
 }
 
-/// MeshConfigs in the mesh's namespace.
+/// `MeshConfigs` in the mesh's namespace.
 pub fn meshconfigs(cluster: &Cluster) -> Api<DynamicObject> {
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("weft.mesh", "v1alpha1", "MeshConfig"));
     Api::namespaced_with(cluster.client.clone(), NAMESPACE, &kind)

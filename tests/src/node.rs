@@ -131,7 +131,7 @@ impl Embedded {
         Ok(now - (uptime - started))
     }
 
-    /// Writes by the ServiceAccount `namespace/name` since `since`, in order.
+    /// Writes by the `ServiceAccount` `namespace/name` since `since`, in order.
     pub async fn writes_by(&self, namespace: &str, name: &str, since: SystemTime) -> Result<Vec<Write>> {
         let log = self.state.join("control-plane/var/log/audit/audit.log");
         let text = tokio::fs::read_to_string(&log).await?;
@@ -153,4 +153,21 @@ pub fn container_id(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
     status.state.as_ref()?.running.as_ref()?;
     status.container_id.as_ref()?.strip_prefix("containerd://").map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_audit_log_tells_which_pod_wrote_what() {
+        let line = r#"{"kind":"Event","verb":"patch","user":{"username":"system:serviceaccount:weft-system:weft-operator",
+            "extra":{"authentication.kubernetes.io/pod-name":["weft-operator-1"]}},
+            "objectRef":{"resource":"services","namespace":"weft-system","name":"a-weft-b","subresource":"status"},
+            "requestReceivedTimestamp":"2026-11-23T21:03:34.115457Z"}"#;
+        let write: Write = serde_json::from_str(line).unwrap();
+        assert_eq!(write.pod(), "weft-operator-1");
+        assert_eq!(write.resource(), "services/status");
+        assert!(write.describe().ends_with("patch services/status a-weft-b by weft-operator-1"));
+    }
 }

@@ -37,7 +37,7 @@ pub async fn of(cluster: &Cluster, user: &str, namespace: &str) -> Result<BTreeS
     Ok(lines)
 }
 
-/// Name of a ServiceAccount as a user.
+/// Name of a `ServiceAccount` as a user.
 pub fn service_account(namespace: &str, name: &str) -> String {
     format!("system:serviceaccount:{namespace}:{name}")
 }

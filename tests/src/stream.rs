@@ -63,7 +63,7 @@ async fn connect(cluster: &Cluster) -> Result<Channel> {
     Ok(endpoint.connect_with_connector(connector).await?)
 }
 
-/// A token of a ServiceAccount for `audience` (empty: the API server's own), bound to `pod` if given.
+/// A token of a `ServiceAccount` for `audience` (empty: the API server's own), bound to `pod` if given.
 pub async fn token(
     cluster: &Cluster,
     namespace: &str,

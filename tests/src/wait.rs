@@ -53,3 +53,26 @@ where
 pub const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_condition_that_comes_true_gives_its_value() {
+        let mut looks = 0;
+        let value = until("three looks", seconds(5), async || {
+            looks += 1;
+            Ok(Seen::when(looks == 3, looks, || format!("{looks} looks")))
+        });
+        assert_eq!(value.await.unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_tells_the_last_state_seen_errors_included() {
+        let seen = until("it", Duration::ZERO, async || Ok(Seen::<()>::NotYet("half".to_owned()))).await;
+        assert_eq!(seen.unwrap_err().to_string(), "not within 0 s: it; last seen: half");
+        let failed = until::<(), _>("it", Duration::ZERO, async || Err("broken".into())).await;
+        assert_eq!(failed.unwrap_err().to_string(), "not within 0 s: it; last seen: broken");
+    }
+}

@@ -2,6 +2,7 @@
 //! hundred times a second. It is lived once; each test looks at one thing that must not have changed.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
@@ -45,7 +46,7 @@ async fn live(cluster: &Cluster) -> Result<Life> {
 
     let corefile = dns::corefile(cluster).await?;
     let coredns = dns::pods(cluster).await?;
-    let users = users_objects(cluster).await?;
+    let users = settled_users_objects(cluster).await?;
     let queries = Queries::start(cluster, &clients[1], 100, &names).await?;
 
     mesh::install(cluster).await?;
@@ -97,6 +98,22 @@ async fn users_objects(cluster: &Cluster) -> Result<BTreeMap<String, Value>> {
     Ok(objects)
 }
 
+/// The same once nothing has changed for a while: a kubelet tells the last of a new pod seconds after it is Ready.
+async fn settled_users_objects(cluster: &Cluster) -> Result<BTreeMap<String, Value>> {
+    let mut last = (Instant::now(), BTreeMap::new());
+    wait::until("nothing changes the user's objects", seconds(60), async || {
+        let now = users_objects(cluster).await?;
+        if now != last.1 {
+            last = (Instant::now(), now);
+        }
+        let quiet = last.0.elapsed() >= seconds(6);
+        Ok(Seen::when(quiet, last.1.clone(), || {
+            format!("changed {:.1} s ago", last.0.elapsed().as_secs_f64())
+        }))
+    })
+    .await
+}
+
 /// Everything in the cluster that is ours by name, label or place, but for what is meant to stay.
 async fn ours(cluster: &Cluster) -> Result<Vec<String>> {
     let discovery = Discovery::new(cluster.client.clone()).run().await?;
@@ -112,7 +129,10 @@ async fn ours(cluster: &Cluster) -> Result<Vec<String>> {
                 let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
                 let labelled =
                     object.labels().get("app.kubernetes.io/part-of").is_some_and(|of| of == "weft");
-                let is_ours = labelled || name.contains("weft") || namespace == mesh::NAMESPACE;
+                // What a test that failed left behind is not Weft's.
+                let of_a_test = namespace.starts_with("e2e-");
+                let is_ours =
+                    !of_a_test && (labelled || name.contains("weft") || namespace == mesh::NAMESPACE);
                 if is_ours && !stays(&kind.kind, &name, namespaced) {
                     found.push(format!("{} {namespace}/{name}", kind.kind));
                 }
