@@ -70,7 +70,7 @@ name_of() { # what a package's binary is called
 # hash_of <tool>, after describe: over everything that goes into it
 hash_of() {
   {
-    cat "$HERE/tools/$1"/go.* $([ "$1" != coredns ] || echo "$HERE/tools/$1/main.go")
+    cat "$HERE/tools/$1"/*
     echo "$version $tags $ldflags ${packages[*]} $GOFLAGS $go"
   } | sha256sum | cut -c1-16
 }

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by machine-init.sh in the control plane's machine: its daemons.
 K=/etc/kubernetes
 S=$K/pki

@@ -30,7 +30,7 @@ for _ in $(seq 50); do
   [ -n "$(cgroups)" ] || break
   sleep 0.1
 done
-[ -z "$(cgroups)" ] || echo "cgroups that could not be removed:" $(cgroups) >&2
+[ -z "$(cgroups)" ] || echo "cgroups that could not be removed: $(cgroups | paste -sd' ')" >&2
 
-[ -n "${KEEP:-}" ] || rm -rf --one-file-system "$STATE" "$STATE.lock"
+[ -n "${KEEP:-}" ] || rm -rf --one-file-system "$STATE"
 [ -z "$(left)$(cgroups)" ]

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by every script here: where things are and how the cluster is numbered. All of it can be set from outside, so
 # that several clusters live side by side: give each its own NAME and NET.
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -20,7 +20,7 @@ picture() {
   echo "rules $(nft list ruleset | sha256sum)"
   for key in "${sysctls[@]}"; do echo "sysctl $(sysctl "$key")"; done
   for h in $(hierarchies); do find "$h" -type d -path "$h/$NAME*"; done
-  find "$(dirname "$STATE")" -maxdepth 1 -name "$NAME*"
+  find "$(dirname "$STATE")" -maxdepth 1 -name "$NAME*" ! -name '*.lock'
 }
 
 # "pid start-time name" of every process of the cluster, pods' included; with its start time a pid means one process for ever

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced after env.sh: what more than one script needs to know of machines, cgroups and the passing of time.
 
 began=$(date +%s%N)

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by up.sh: networks, cgroups and start of the machines.
 # Nodes reach each other through one bridge, which lives in the control plane's network namespace. The root namespace gets a
 # single veth, by which this machine reaches nodes, pods' NodePorts and the API server; no rule and no route of its own.

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by machine-init.sh in a node's machine: its daemons.
 run containerd containerd --config /etc/kubernetes/containerd.toml
 until_ok 200 ctr version
