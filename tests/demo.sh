@@ -9,10 +9,15 @@ cd "$TESTS/.."
 REGISTRY=${WEFT_IMAGE_REGISTRY:-localhost} TAG=${WEFT_IMAGE_TAG:-dev}
 began=$SECONDS
 
-step() { printf '\n\033[1m%s\033[0m  (%d s)\n' "$*" $((SECONDS - began)); }
+if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; else bold='' plain=''; fi
+step() { printf '\n%s%s%s  (%d s)\n' "$bold" "$*" "$plain" $((SECONDS - began)); }
 say() { printf '  %s\n' "$*"; }
-indent() { sed 's/^/  /'; }
-fail() { printf '\n\033[1mFAILED:\033[0m %s\n' "$*" >&2; exit 1; }
+indent() { sed -u 's/^/  /'; }
+fail() {
+  printf '\n%sFAILED:%s %s\n' "$bold" "$plain" "$*" >&2
+  exit 1
+}
+apply() { kubectl apply --server-side --force-conflicts --field-manager=demo "$@"; }
 
 step "1. A Kubernetes cluster"
 "$TESTS/cluster/up.sh" | indent
@@ -24,18 +29,20 @@ step "2. Images of operator, proxy and the sample, built from source and loaded 
 if [ -z "$FOREIGN" ]; then ids=$(sha256sum "$WEFT_CACHE"/images/weft-{operator,proxy}.tar | sha256sum | cut -c1-12); else ids=$TAG; fi
 
 step "3. Weft, by its Helm chart, into a namespace that enforces Pod Security 'restricted'"
-kubectl apply -f - <<YAML | indent
+apply -f - <<YAML | indent
 apiVersion: v1
 kind: Namespace
 metadata: {name: weft-system, labels: {pod-security.kubernetes.io/enforce: restricted}}
 YAML
+# Helm installs CRDs once and never again.
+apply -f charts/weft/crds | indent
 # The annotation makes new pods when the images changed under their tag.
 helm upgrade --install weft charts/weft --namespace weft-system --wait --timeout 120s \
   --set image.registry="$REGISTRY" --set image.tag="$TAG" --set-string operator.podAnnotations.images="$ids" >/dev/null
 kubectl -n weft-system get pods -l app.kubernetes.io/component=operator -o wide | awk '{ print $1, $2, $3, $7 }' | column -t | indent
 
 step "4. A mesh: one MeshConfig"
-kubectl apply -f docs/samples/meshconfig.yaml | indent
+apply -f docs/samples/meshconfig.yaml | indent
 # Proxies of an older build are replaced as well.
 kubectl -n weft-system wait --for=create daemonset/weft-proxy --timeout=60s >/dev/null
 if [ "$(kubectl -n weft-system get meshconfig weft -o jsonpath='{.metadata.annotations.demo-images}')" != "$ids" ]; then
@@ -103,7 +110,7 @@ spec:
   containers: [{name: client, image: "$REGISTRY/weft-lab:$TAG", args: [sleep]}]
 YAML
   done
-} | kubectl apply -f - >/dev/null
+} | apply -f - >/dev/null
 kubectl -n whoami rollout status deployment/whoami --timeout=60s | tail -n 1 | indent
 kubectl -n whoami wait --for=condition=Ready pods -l app=client --timeout=60s >/dev/null
 kubectl -n whoami get pods -o wide | awk '{ print $1, $2, $3, $6, $7 }' | column -t | indent

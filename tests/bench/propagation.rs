@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::ResourceExt;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_tests::cluster::{self, Cluster};
@@ -79,7 +79,8 @@ fn main() -> Result {
 /// Two server pods and a Service that selects neither; names and addresses of the pods.
 async fn servers(cluster: &Cluster) -> Result<Vec<(String, String)>> {
     Server::new("server", 2).deploy(cluster, NS).await?;
-    let service = json!({ "metadata": { "name": "flip" }, "spec": { "ports": [{ "name": "http", "port": 80 }] } });
+    let service =
+        json!({ "metadata": { "name": "flip" }, "spec": { "ports": [{ "name": "http", "port": 80 }] } });
     cluster.api::<Service>(NS).create(&PostParams::default(), &serde_json::from_value(service)?).await?;
     let pods = cluster.api::<Pod>(NS).list(&ListParams::default().labels("app=server")).await?;
     pods.iter()
@@ -110,7 +111,8 @@ async fn all_see(probers: &[Session], pod: &str, since: u64) -> Result<u64> {
         for prober in probers {
             let printed = prober.printed();
             let changes = printed.lines().filter_map(|line| serde_json::from_str::<Change>(line).ok());
-            let first = changes.into_iter().find(|change| change.answered_us >= since && change.answer["pod"] == pod);
+            let first =
+                changes.into_iter().find(|change| change.answered_us >= since && change.answer["pod"] == pod);
             match first {
                 Some(change) => last = last.max(change.answered_us),
                 None => return Ok(Seen::NotYet(printed.lines().last().unwrap_or_default().to_owned())),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
@@ -25,6 +26,8 @@ pub const NAMESPACE: &str = "weft-system";
 const PROXIES: &str = "app.kubernetes.io/name=weft-proxy";
 /// Labels of the operator's pods.
 const OPERATORS: &str = "app.kubernetes.io/name=weft,app.kubernetes.io/component=operator";
+/// Name of our CRD.
+const CRD: &str = "meshconfigs.weft.mesh";
 /// Name of the Helm release and of the MeshConfig.
 const NAME: &str = "weft";
 
@@ -89,16 +92,22 @@ pub async fn install(cluster: &Cluster) -> Result {
     .map(|_| ())
 }
 
-/// Uninstalls the release, if there is one, and removes the namespace.
+/// Uninstalls the release, if there is one, and removes the namespace and the CRD, which Helm would not renew.
 pub async fn uninstall(cluster: &Cluster) -> Result {
-    if cluster.all::<Namespace>().get_opt(NAMESPACE).await?.is_none() {
-        return Ok(());
-    }
     let releases = helm(&["list", "--all", "--short", "--namespace", NAMESPACE]).await?;
     if releases.lines().any(|release| release == NAME) {
         helm_uninstall().await?;
     }
-    remove_namespace(cluster, NAMESPACE).await
+    remove_namespace(cluster, NAMESPACE).await?;
+    let crds = cluster.all::<CustomResourceDefinition>();
+    if crds.get_opt(CRD).await?.is_some() {
+        crds.delete(CRD, &DeleteParams::default()).await?;
+    }
+    wait::until("the CRD is gone", seconds(30), async || {
+        let left = crds.get_opt(CRD).await?;
+        Ok(Seen::when(left.is_none(), (), || "it is still there".to_owned()))
+    })
+    .await
 }
 
 /// `helm uninstall`, and nothing else.
