@@ -1,0 +1,270 @@
+//! The proxy's parts together, over loopback: what a client sees of it while everything around changes.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use support::{Backend, Proxy, exchange, free_port};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use weft_proxy::drain::{Drain, drained};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_form_of_http_reaches_the_backend() {
+    let backend = Backend::start("one").await;
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[backend.address]);
+    for request in [
+        // 18 bytes: shorter than the preface of h2, which must not be waited for.
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: whatever\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: cart.shop.weft.mesh\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1:1\r\nConnection: close\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
+    ] {
+        let answer = exchange(port, request).await;
+        assert!(answer.contains(" 200 OK\r\n") && answer.ends_with("one"), "{request:?} got {answer:?}");
+        assert!(answer.contains("x-weft-node: node1\r\n"), "{answer:?}");
+    }
+    let seen = backend.seen();
+    assert!(seen.iter().all(|request| request.contains("x-weft-node: node1")), "{seen:?}");
+    assert!(
+        seen.iter().any(|request| request.to_lowercase().contains("host: cart.shop.weft.mesh")),
+        "{seen:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_header_of_the_clients_own_is_overwritten() {
+    let backend = Backend::start("one").await;
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[backend.address]);
+    exchange(port, "GET / HTTP/1.1\r\nHost: x\r\nX-Weft-Node: forged\r\nConnection: close\r\n\r\n").await;
+    let seen = backend.seen();
+    assert!(!seen[0].contains("forged") && seen[0].contains("node1"), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h2c_with_prior_knowledge_is_carried() {
+    let backend = Backend::start("one").await;
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[backend.address]);
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..3 {
+        let request =
+            hyper::Request::get(format!("http://cart:{port}/")).body(Empty::<Bytes>::new()).unwrap();
+        let answer = client.send_request(request).await.unwrap();
+        assert_eq!(answer.headers()["x-weft-node"], "node1");
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "one");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_is_refused() {
+    let backend = Backend::start("one").await;
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[backend.address]);
+    let answer = exchange(port, "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer:?}");
+    assert!(backend.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_endpoint_the_caller_reads_which_service_and_why() {
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[]);
+    let answer = exchange(port, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer:?}");
+    let body = "weft: Service shop/cart port 80 (http): no ready endpoint: the Service has no endpoints\n";
+    assert!(answer.ends_with(body), "{answer:?}");
+    proxy.unready("cart", 3);
+    let answer = exchange(port, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(answer.ends_with("none of its 3 endpoints is ready\n"), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_refuses_costs_no_request() {
+    let backend = Backend::start("one").await;
+    let mut proxy = Proxy::start();
+    let dead = format!("127.0.0.1:{}", free_port()).parse().unwrap();
+    let port = proxy.service("cart", &[dead, backend.address]);
+    for _ in 0..20 {
+        // Even a POST: nothing of it was sent.
+        let answer = exchange(port, "POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\nx").await;
+        assert!(answer.contains(" 200 OK"), "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_every_endpoint_refuses_the_caller_reads_it() {
+    let mut proxy = Proxy::start();
+    let dead = format!("127.0.0.1:{}", free_port()).parse().unwrap();
+    let port = proxy.service("cart", &[dead]);
+    let answer = exchange(port, "GET / HTTP/1.0\r\n\r\n").await;
+    assert!(
+        answer.contains(" 502 ") && answer.ends_with("the endpoint refused the connection\n"),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_connection_is_retried_for_get_and_not_for_post() {
+    let good = Backend::start("good").await;
+    let rude = Backend::start_rude().await;
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[rude.address, good.address]);
+    let mut posts_failed = 0;
+    for _ in 0..20 {
+        let answer = exchange(port, "GET / HTTP/1.0\r\n\r\n").await;
+        assert!(answer.ends_with("good"), "{answer:?}");
+        let answer = exchange(port, "POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\nx").await;
+        posts_failed += usize::from(answer.contains(" 502 "));
+    }
+    assert!(posts_failed > 0, "a POST that may have been executed must not be sent twice");
+    let posts =
+        |backend: &Backend| backend.seen().iter().filter(|request| request.starts_with("POST")).count();
+    assert_eq!(posts(&good) + posts(&rude), 20, "each POST reached exactly one backend");
+}
+
+/// Clients hammer one Service while another's ports come and go and its own endpoints are replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_around_a_service_fail_none_of_its_requests() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[one.address]);
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..4)
+        .map(|client| {
+            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            tokio::spawn(async move {
+                while !stop.load(SeqCst) {
+                    let request = if client % 2 == 0 {
+                        "GET / HTTP/1.0\r\n\r\n"
+                    } else {
+                        "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+                    };
+                    let answer = exchange(port, request).await;
+                    assert!(answer.contains(" 200 OK"), "{answer:?}");
+                    done.fetch_add(1, SeqCst);
+                }
+            })
+        })
+        .collect();
+    for round in 0..50 {
+        let other = proxy.service("other", &[one.address]);
+        let answer = exchange(other, "GET / HTTP/1.0\r\n\r\n").await;
+        assert!(answer.contains(" 200 OK"), "round {round}: {answer:?}");
+        proxy.endpoints("cart", &[if round % 2 == 0 { two.address } else { one.address }]);
+        proxy.remove("other");
+        let before = done.load(SeqCst);
+        support::until("requests go on", || done.load(SeqCst) > before + 4).await;
+        assert!(
+            TcpStream::connect(("127.0.0.1", other)).await.is_err()
+                || proxy.listeners.held_ports().contains(&other)
+        );
+    }
+    stop.store(true, SeqCst);
+    for client in clients {
+        client.await.expect("no request failed");
+    }
+    assert!(!one.seen().is_empty() && !two.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_held_until_its_connections_have_left() {
+    let backend = Backend::start("one").await;
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[backend.address]);
+    let mut client = support::KeepAlive::connect(port).await;
+    assert!(client.get().await.contains(" 200 OK"));
+    proxy.remove("cart");
+    support::until("nobody new is let in", || std::net::TcpStream::connect(("127.0.0.1", port)).is_err())
+        .await;
+    assert_eq!(proxy.listeners.held_ports(), [port], "a client is still connected");
+    let answer = client.get().await;
+    assert!(answer.contains(" 503 ") && answer.to_lowercase().contains("connection: close"), "{answer:?}");
+    drop(client);
+    support::until("the port is free", || proxy.listeners.held_ports().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_cannot_be_had_is_refused_alone() {
+    let taken = std::net::TcpListener::bind("[::]:0").unwrap();
+    let backend = Backend::start("one").await;
+    let mut proxy = Proxy::start();
+    proxy.service_on("cart", taken.local_addr().unwrap().port(), &[backend.address]);
+    let why = proxy.applier.rejections().values().next().expect("it is refused").clone();
+    assert!(why.contains("cannot listen"), "{why}");
+    let port = free_port();
+    proxy.service_on("other", port, &[backend.address]);
+    assert!(exchange(port, "GET / HTTP/1.0\r\n\r\n").await.contains(" 200 OK"));
+    assert_eq!(proxy.applier.rejections().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_everybody_finish_and_turns_nobody_away() {
+    let backend = Backend::start("one").await;
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[backend.address]);
+    let mut parked = support::KeepAlive::connect(port).await;
+    assert!(!parked.get().await.to_lowercase().contains("connection: close"));
+    let listeners = Arc::clone(&proxy.listeners);
+    let drain = Drain { accept_window: Duration::from_millis(200), deadline: Duration::from_secs(20) };
+    let over = tokio::spawn(async move { drained(drain, &listeners).await });
+    let mut within_window = support::KeepAlive::connect(port).await;
+    assert!(within_window.get().await.contains(" 200 OK"));
+    // Both connections are idle when the window ends. Neither is closed under a request that may be on its way.
+    support::until("answers say so", || !over.is_finished() && exchange_says_close(port)).await;
+    for client in [&mut parked, &mut within_window] {
+        let answer = client.get().await;
+        assert!(
+            answer.contains(" 200 OK") && answer.to_lowercase().contains("connection: close"),
+            "{answer:?}"
+        );
+    }
+    drop((parked, within_window));
+    tokio::time::timeout(Duration::from_secs(5), over)
+        .await
+        .expect("it ends when the last has left")
+        .unwrap();
+}
+
+/// One request on a connection of its own, from a thread: does the answer tell to leave?
+fn exchange_says_close(port: u16) -> bool {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("new connections are taken");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut buffer = [0; 4096];
+    let length = stream.read(&mut buffer).unwrap();
+    let answer = String::from_utf8_lossy(&buffer[..length]).to_lowercase();
+    assert!(answer.contains(" 200 ok"), "{answer:?}");
+    answer.contains("connection: close")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_any_size_passes_both_ways() {
+    let backend = Backend::start_echo().await;
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[backend.address]);
+    let body = vec![b'x'; 3 << 20];
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut reader, mut writer) = stream.split();
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let send = async {
+        writer.write_all(head.as_bytes()).await.unwrap();
+        writer.write_all(&body).await.unwrap();
+    };
+    let mut answer = Vec::new();
+    let (_, read) = tokio::join!(send, reader.read_to_end(&mut answer));
+    read.unwrap();
+    assert!(answer.ends_with(&body), "{} bytes came back", answer.len());
+}

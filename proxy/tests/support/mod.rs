@@ -1,0 +1,210 @@
+//! A proxy without an operator, and backends that behave as told.
+
+#![allow(missing_docs, unreachable_pub)]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use weft_config::{
+    Endpoints, EndpointsId, Entry, Port, Resource, ResourceKey, Service, ServiceId, TrafficType, Update,
+};
+use weft_proxy::listen::Listeners;
+use weft_proxy::metrics::Metrics;
+use weft_proxy::tables::Tables;
+use weft_proxy::tables::apply::Applier;
+
+/// The parts of a proxy that carry traffic.
+pub struct Proxy {
+    pub applier: Applier,
+    pub listeners: Arc<Listeners>,
+}
+
+impl Proxy {
+    pub fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
+        let engine = weft_proxy::http::engine(Arc::clone(&tables), "node1", 2).unwrap();
+        let listeners = Arc::new(Listeners::new(engine, Arc::clone(&metrics)));
+        Self { applier: Applier::new(tables, Arc::clone(&listeners), metrics), listeners }
+    }
+
+    /// Adds Service `shop/<name>` and returns the port it listens on.
+    pub fn service(&mut self, name: &str, ready: &[SocketAddr]) -> u16 {
+        let port = free_port();
+        self.service_on(name, port, ready);
+        assert!(self.applier.rejections().is_empty(), "{:?}", self.applier.rejections());
+        port
+    }
+
+    pub fn service_on(&mut self, name: &str, listen_port: u16, ready: &[SocketAddr]) {
+        let service = Service {
+            id: id(name),
+            ports: vec![Port {
+                port: 80,
+                name: "http".into(),
+                listen_port,
+                traffic_type: TrafficType::Http,
+                endpoints: endpoints_id(name),
+            }],
+        };
+        self.endpoints(name, ready);
+        self.apply(Resource::Service(service));
+    }
+
+    pub fn endpoints(&mut self, name: &str, ready: &[SocketAddr]) {
+        let endpoints = Endpoints { ready: ready.to_vec(), ..Endpoints::default() };
+        self.apply(Resource::Endpoints(endpoints_id(name), endpoints));
+    }
+
+    pub fn unready(&mut self, name: &str, unready: u32) {
+        self.apply(Resource::Endpoints(endpoints_id(name), Endpoints { unready, ..Endpoints::default() }));
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        let removals = vec![ResourceKey::Service(id(name)), ResourceKey::Endpoints(endpoints_id(name))];
+        self.applier.apply(&Update { upserts: Vec::new(), removals });
+    }
+
+    fn apply(&mut self, resource: Resource) {
+        self.applier.apply(&Update { upserts: vec![Entry::new(resource)], removals: Vec::new() });
+    }
+}
+
+fn id(name: &str) -> ServiceId {
+    ServiceId::new("shop", name)
+}
+
+fn endpoints_id(name: &str) -> EndpointsId {
+    EndpointsId { service: id(name), port: 80 }
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A backend that notes what it is sent.
+pub struct Backend {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+#[derive(Clone, Copy)]
+enum Manner {
+    Answer(&'static str),
+    /// Reads the request and closes without an answer.
+    Rude,
+    Echo,
+}
+
+impl Backend {
+    pub async fn start(body: &'static str) -> Self {
+        Self::with(Manner::Answer(body)).await
+    }
+
+    pub async fn start_rude() -> Self {
+        Self::with(Manner::Rude).await
+    }
+
+    pub async fn start_echo() -> Self {
+        Self::with(Manner::Echo).await
+    }
+
+    async fn with(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&seen);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, manner, Arc::clone(&noted)));
+            }
+        });
+        Self { address, seen }
+    }
+
+    /// The requests so far.
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+async fn serve(mut stream: TcpStream, manner: Manner, seen: Arc<Mutex<Vec<String>>>) {
+    let mut buffer = Vec::new();
+    while let Some((head, body)) = read_message(&mut stream, &mut buffer).await {
+        seen.lock().unwrap().push(head);
+        let body = match manner {
+            Manner::Rude => return,
+            Manner::Answer(text) => text.as_bytes().to_vec(),
+            Manner::Echo => body,
+        };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        if stream.write_all(&[head.as_bytes(), &body].concat()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Head and body of the next message, by its Content-Length; `None` at the end of the connection.
+async fn read_message(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+    let mut chunk = vec![0; 65536];
+    loop {
+        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
+            let length = head
+                .to_lowercase()
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+            let whole = end + 4 + length.unwrap_or(0);
+            if buffer.len() >= whole {
+                let body = buffer[end + 4..whole].to_vec();
+                buffer.drain(..whole);
+                return Some((head, body));
+            }
+        }
+        match stream.read(&mut chunk).await {
+            Ok(0) | Err(_) => return None,
+            Ok(length) => buffer.extend_from_slice(&chunk[..length]),
+        }
+    }
+}
+
+/// Sends `request` on a connection of its own and reads to its end.
+pub async fn exchange(port: u16, request: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connects");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+    read.expect("an answer within 10 s").unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A client that uses its connection again.
+pub struct KeepAlive {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl KeepAlive {
+    pub async fn connect(port: u16) -> Self {
+        Self { stream: TcpStream::connect(("127.0.0.1", port)).await.unwrap(), buffer: Vec::new() }
+    }
+
+    pub async fn get(&mut self) -> String {
+        self.stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let (head, _) = read_message(&mut self.stream, &mut self.buffer).await.expect("an answer");
+        format!("{head}\r\n")
+    }
+}
+
+/// Waits until `condition` holds; fails after 10 s.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
