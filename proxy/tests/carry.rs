@@ -1,5 +1,7 @@
 //! The proxy's parts together, over loopback: what a client sees of it while everything around changes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::sync::Arc;
@@ -264,7 +266,7 @@ async fn a_body_of_any_size_passes_both_ways() {
         writer.write_all(&body).await.unwrap();
     };
     let mut answer = Vec::new();
-    let (_, read) = tokio::join!(send, reader.read_to_end(&mut answer));
+    let ((), read) = tokio::join!(send, reader.read_to_end(&mut answer));
     read.unwrap();
     assert!(answer.ends_with(&body), "{} bytes came back", answer.len());
 }
