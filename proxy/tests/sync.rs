@@ -1,0 +1,251 @@
+//! The config stream against an operator of the test's own, over real TLS: what a proxy does with good, damaged and foreign
+//! configuration, and what it keeps when the operator goes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use support::{Backend, exchange, free_port, until};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status, Streaming};
+use weft_config::wire::v1::config_discovery_server::{ConfigDiscovery, ConfigDiscoveryServer};
+use weft_config::wire::v1::{self, proxy_message::Message};
+use weft_config::{Endpoints, EndpointsId, Entry, Port, Resource, Service, ServiceId, TrafficType};
+use weft_proxy::listen::Listeners;
+use weft_proxy::metrics::Metrics;
+use weft_proxy::sync::{Operator as Address, Sync, SyncView};
+use weft_proxy::tables::Tables;
+use weft_proxy::tables::apply::Applier;
+
+type Updates = mpsc::Sender<Result<v1::Update, Status>>;
+
+/// Notes what proxies say and hands the test the other end of each stream.
+#[derive(Clone)]
+struct Operator {
+    heard: Arc<Mutex<Vec<Message>>>,
+    streams: mpsc::Sender<Updates>,
+}
+
+#[tonic::async_trait]
+impl ConfigDiscovery for Operator {
+    type StreamStream = ReceiverStream<Result<v1::Update, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::ProxyMessage>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer the-token");
+        let (updates, outgoing) = mpsc::channel(8);
+        let (heard, mut incoming) = (Arc::clone(&self.heard), request.into_inner());
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = incoming.next().await {
+                heard.lock().unwrap().extend(message.message);
+            }
+        });
+        self.streams.send(updates).await.map_err(|_| Status::unavailable("the test is over"))?;
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+}
+
+struct Bed {
+    directory: PathBuf,
+    port: u16,
+    heard: Arc<Mutex<Vec<Message>>>,
+    streams: mpsc::Receiver<Updates>,
+}
+
+impl Bed {
+    /// An operator with a certificate of its own CA, and the files a proxy needs to trust and be trusted.
+    async fn make(name: &str) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let directory = std::env::temp_dir().join(format!("weft-sync-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(&directory).unwrap();
+        let (certificate, key) = certificate(&directory);
+        std::fs::write(directory.join("token"), "the-token\n").unwrap();
+        let (sender, streams) = mpsc::channel(8);
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let operator = Operator { heard: Arc::clone(&heard), streams: sender };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
+        let server =
+            Server::builder().tls_config(tls).unwrap().add_service(ConfigDiscoveryServer::new(operator));
+        tokio::spawn(server.serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)));
+        Self { directory, port, heard, streams }
+    }
+
+    /// A proxy that follows this operator.
+    fn proxy(&self) -> (SyncView, Arc<Listeners>) {
+        let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
+        let engine = weft_proxy::http::engine(Arc::clone(&tables), "node1", 2).unwrap();
+        let listeners = Arc::new(Listeners::new(engine, Arc::clone(&metrics)));
+        let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
+        let (sync, view) = Sync::new(applier, Arc::clone(&listeners), metrics, &self.directory);
+        tokio::spawn(sync.run(Address {
+            url: format!("https://localhost:{}", self.port),
+            token_path: self.directory.join("token"),
+            ca_path: self.directory.join("ca.crt"),
+            node: "node1".into(),
+            pod: "pod1".into(),
+        }));
+        (view, listeners)
+    }
+
+    async fn stream(&mut self) -> Updates {
+        tokio::time::timeout(Duration::from_secs(10), self.streams.recv())
+            .await
+            .expect("a proxy connects")
+            .unwrap()
+    }
+
+    fn hellos(&self) -> Vec<v1::Hello> {
+        let heard = self.heard.lock().unwrap();
+        heard
+            .iter()
+            .filter_map(|m| if let Message::Hello(hello) = m { Some(hello.clone()) } else { None })
+            .collect()
+    }
+
+    fn acks(&self) -> Vec<v1::Ack> {
+        let heard = self.heard.lock().unwrap();
+        heard
+            .iter()
+            .filter_map(|m| if let Message::Ack(ack) = m { Some(ack.clone()) } else { None })
+            .collect()
+    }
+}
+
+fn certificate(directory: &Path) -> (String, String) {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    std::fs::write(directory.join("ca.crt"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    (params.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap().pem(), key.serialize_pem())
+}
+
+/// A Service with one endpoint.
+fn service(name: &str, listen_port: u16, backend: std::net::SocketAddr) -> [Entry; 2] {
+    let id = ServiceId::new("shop", name);
+    let endpoints = EndpointsId { service: id.clone(), port: 80 };
+    let port = Port {
+        port: 80,
+        name: "http".into(),
+        listen_port,
+        traffic_type: TrafficType::Http,
+        endpoints: endpoints.clone(),
+    };
+    let ready = Endpoints { ready: vec![backend], ..Endpoints::default() };
+    [Resource::Endpoints(endpoints, ready), Resource::Service(Service { id, ports: vec![port] })]
+        .map(Entry::new)
+}
+
+/// An Update with these entries and the digest of them all.
+fn update(version: u64, entries: &[Entry]) -> v1::Update {
+    let digest = entries.iter().fold(0u64, |sum, entry| sum.wrapping_add(entry.hash));
+    v1::Update {
+        version,
+        upserts: entries.iter().map(v1::Resource::from).collect(),
+        removals: vec![],
+        digest,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_serves_and_survives_the_operator_and_a_restart() {
+    let mut bed = Bed::make("survives").await;
+    let backend = Backend::start("one").await;
+    let (view, _) = bed.proxy();
+    let updates = bed.stream().await;
+    assert!(!*view.complete.borrow(), "not ready without a configuration");
+    let port = free_port();
+    updates.send(Ok(update(7, &service("cart", port, backend.address)))).await.unwrap();
+    until("it is acknowledged", || !bed.acks().is_empty()).await;
+    assert_eq!((bed.acks()[0].version, bed.acks()[0].rejections.len()), (7, 0));
+    assert!(*view.complete.borrow());
+    assert!(exchange(port, "GET / HTTP/1.0\r\n\r\n").await.contains(" 200 OK"));
+
+    // The stream ends: the proxy comes back by itself, says what it holds, and serves all the while.
+    drop(updates);
+    let _again = bed.stream().await;
+    until("it says what it holds", || bed.hellos().len() == 2).await;
+    assert_eq!(bed.hellos()[1].held.len(), 2);
+    assert!(exchange(port, "GET / HTTP/1.0\r\n\r\n").await.contains(" 200 OK"));
+
+    // Another process on the same directory, with no operator to be reached: ready at once.
+    until("the snapshot is written", || bed.directory.join("config").exists()).await;
+    let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
+    let engine = weft_proxy::http::engine(Arc::clone(&tables), "node1", 2).unwrap();
+    let listeners = Arc::new(Listeners::new(engine, Arc::clone(&metrics)));
+    let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
+    let (_sync, second) = Sync::new(applier, listeners, metrics, &bed.directory);
+    // It cannot have the port that the first still listens on, and says so; the rest of the configuration is in force.
+    assert!(*second.complete.borrow());
+    assert!(
+        second.status.load().rejections[0].reason.contains("cannot listen"),
+        "{:?}",
+        second.status.load()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_is_noticed_and_everything_is_asked_for_again() {
+    let mut bed = Bed::make("drift").await;
+    let backend = Backend::start("one").await;
+    let (_view, _) = bed.proxy();
+    let updates = bed.stream().await;
+    let entries = service("cart", free_port(), backend.address);
+    updates.send(Ok(update(1, &entries))).await.unwrap();
+    until("it is acknowledged", || bed.acks().len() == 1).await;
+    updates.send(Ok(v1::Update { digest: 1, ..update(2, &[]) })).await.unwrap();
+    let _again = bed.stream().await;
+    until("it comes again", || bed.hellos().len() == 2).await;
+    assert!(bed.hellos()[1].held.is_empty(), "it claims nothing, so that everything is sent");
+    assert_eq!(bed.acks().len(), 1, "drift is not acknowledged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_served_is_refused_alone_and_its_old_form_stays() {
+    let mut bed = Bed::make("refused").await;
+    let backend = Backend::start("one").await;
+    let (view, _) = bed.proxy();
+    let updates = bed.stream().await;
+    let (port, other) = (free_port(), free_port());
+    updates.send(Ok(update(1, &service("cart", port, backend.address)))).await.unwrap();
+    // A newer operator's: a traffic type this version does not know. Beside it something good.
+    let mut message = update(2, &service("other", other, backend.address));
+    let mut newer = v1::Resource::from(&service("cart", port, backend.address)[1]);
+    if let Some(v1::resource::Body::Service(service)) = &mut newer.body {
+        service.ports[0].traffic_type = 99;
+    }
+    message.upserts.push(newer);
+    updates.send(Ok(message)).await.unwrap();
+    until("both are answered", || bed.acks().len() == 2).await;
+    let rejection = bed.acks()[1].rejections[0].clone();
+    assert_eq!(rejection.key.unwrap().name, "shop/cart");
+    assert!(rejection.reason.contains("99"), "{}", rejection.reason);
+    for port in [port, other] {
+        assert!(exchange(port, "GET / HTTP/1.0\r\n\r\n").await.contains(" 200 OK"));
+    }
+    assert_eq!(view.status.load().rejections.len(), 1, "and the admin port tells");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_of_another_ca_is_not_trusted() {
+    let mut bed = Bed::make("foreign").await;
+    certificate(&bed.directory); // the proxy now trusts a CA that did not sign the operator's certificate
+    let (view, _) = bed.proxy();
+    let connected = tokio::time::timeout(Duration::from_secs(2), bed.streams.recv()).await;
+    assert!(connected.is_err() && bed.hellos().is_empty());
+    assert!(!*view.complete.borrow());
+}
