@@ -98,7 +98,7 @@ async fn users_objects(cluster: &Cluster) -> Result<BTreeMap<String, Value>> {
     Ok(objects)
 }
 
-/// The same once nothing has changed for a while: a kubelet tells the last of a new pod seconds after it is Ready.
+/// The same once nothing has changed for a while: a kubelet writes the last of a new pod up to 8 s after it is Ready (seen).
 async fn settled_users_objects(cluster: &Cluster) -> Result<BTreeMap<String, Value>> {
     let mut last = (Instant::now(), BTreeMap::new());
     wait::until("nothing changes the user's objects", seconds(60), async || {
@@ -106,7 +106,7 @@ async fn settled_users_objects(cluster: &Cluster) -> Result<BTreeMap<String, Val
         if now != last.1 {
             last = (Instant::now(), now);
         }
-        let quiet = last.0.elapsed() >= seconds(6);
+        let quiet = last.0.elapsed() >= seconds(12);
         Ok(Seen::when(quiet, last.1.clone(), || {
             format!("changed {:.1} s ago", last.0.elapsed().as_secs_f64())
         }))
