@@ -102,6 +102,11 @@ impl Server {
                                 { "name": "NODE_NAME", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } },
                             ],
                             "ports": ports,
+                            // Without them a kubelet notes later what it finds in the cgroup, and the pod changes once more.
+                            "resources": {
+                                "requests": { "cpu": "10m", "memory": "32Mi" },
+                                "limits": { "memory": "64Mi" },
+                            },
                             "readinessProbe": {
                                 "httpGet": { "path": "/healthz", "port": self.ports[0].1 },
                                 "periodSeconds": 1,

@@ -73,27 +73,29 @@ async fn live(cluster: &Cluster) -> Result<Life> {
 
     let left = wait_until_nothing_is_left(cluster).await;
     let queries = queries.stop().await?;
-    Ok(Life {
+    let life = Life {
         queries,
         corefile: [corefile, dns::corefile(cluster).await?],
         coredns: [coredns, dns::pods(cluster).await?],
         users: [users, users_objects(cluster).await?],
         told,
         left,
-    })
+    };
+    workloads::remove_namespace(cluster, NS).await?;
+    Ok(life)
 }
 
-/// Version and managers of the user's Service and pods, and of the Deployment and the namespace they are in.
+/// The user's Service and pods, and of the Deployment and the namespace they are in.
 async fn users_objects(cluster: &Cluster) -> Result<BTreeMap<String, Value>> {
     let mut objects = BTreeMap::new();
     let namespace = cluster.all::<Namespace>().get(NS).await?;
-    objects.insert("namespace".to_owned(), json!(namespace.metadata));
+    objects.insert("namespace".to_owned(), json!(namespace));
     let service = cluster.api::<Service>(NS).get("whoami").await?;
-    objects.insert("service".to_owned(), json!(service.metadata));
+    objects.insert("service".to_owned(), json!(service));
     let deployment = cluster.api::<Deployment>(NS).get("whoami").await?;
-    objects.insert("deployment".to_owned(), json!(deployment.metadata));
+    objects.insert("deployment".to_owned(), json!(deployment));
     for pod in cluster.api::<Pod>(NS).list(&ListParams::default().labels("app=whoami")).await? {
-        objects.insert(format!("pod {}", pod.name_any()), json!(pod.metadata));
+        objects.insert(format!("pod {}", pod.name_any()), json!(pod));
     }
     Ok(objects)
 }
@@ -208,11 +210,30 @@ fn the_users_objects_are_as_they_were() {
         assert!(before.len() >= 5, "{before:?}");
         assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
         for (name, object) in before {
-            assert_eq!(object["resourceVersion"], after[name]["resourceVersion"], "{name}");
-            assert_eq!(object["managedFields"], after[name]["managedFields"], "{name}");
+            for field in ["resourceVersion", "managedFields"] {
+                let [was, is] = [object, &after[name]].map(|object| &object["metadata"][field]);
+                assert_eq!(
+                    was,
+                    is,
+                    "{field} of {name}, which differs in{}",
+                    differences(object, &after[name])
+                );
+            }
         }
         Ok(())
     });
+}
+
+/// The lines in which two objects differ.
+fn differences(before: &Value, after: &Value) -> String {
+    let [before, after] = [before, after].map(|object| format!("{object:#}"));
+    let lines = |text: &str, other: &str, sign: &str| -> String {
+        text.lines()
+            .filter(|line| !other.lines().any(|its| its == *line))
+            .map(|line| format!("\n{sign} {line}"))
+            .collect()
+    };
+    lines(&before, &after, "-") + &lines(&after, &before, "+")
 }
 
 #[test]
