@@ -239,6 +239,31 @@ async fn a_drain_lets_everybody_finish_and_turns_nobody_away() {
         .unwrap();
 }
 
+/// Both kinds of h2 connection: open when the drain begins, and made while it is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_says_goaway_to_h2() {
+    let backend = Backend::start("one").await;
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[backend.address]);
+    let connect = async || {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        (client, tokio::spawn(connection))
+    };
+    let get = || hyper::Request::get(format!("http://cart:{port}/")).body(Empty::<Bytes>::new()).unwrap();
+    let (mut before, before_ends) = connect().await;
+    assert!(before.send_request(get()).await.unwrap().status().is_success());
+    proxy.listeners.drain();
+    let (mut during, during_ends) = connect().await;
+    assert!(during.send_request(get()).await.unwrap().status().is_success());
+    for ends in [before_ends, during_ends] {
+        let ended = tokio::time::timeout(Duration::from_secs(5), ends).await;
+        ended.expect("the connection ends after GOAWAY").unwrap().unwrap();
+    }
+    support::until("nobody is left", || proxy.listeners.open_connections() == 0).await;
+}
+
 /// One request on a connection of its own, from a thread: does the answer tell to leave?
 fn exchange_says_close(port: u16) -> bool {
     use std::io::{Read, Write};

@@ -16,6 +16,8 @@ use crate::http::Engine;
 
 /// How long a client may take to send its first bytes.
 const FIRST_BYTES: Duration = Duration::from_secs(60);
+/// How long an h2 connection that came during a drain is used before it is told to leave.
+const LATE_GOAWAY: Duration = Duration::from_millis(500);
 /// How long an idle HTTP/1.1 connection is kept, in seconds.
 const KEEP_ALIVE: u64 = 60;
 /// The first bytes of h2 with prior knowledge. No HTTP/1 method begins with them, and even the shortest HTTP/1 request is
@@ -95,7 +97,7 @@ impl PortApp {
         let peeked = tokio::time::timeout(FIRST_BYTES, stream.try_peek(&mut first)).await;
         peeked.ok()?.ok()?;
         if first == *H2_BEGINS {
-            self.engine.process_new(stream, leave).await;
+            self.serve_h2(stream, leave).await;
             return Some(());
         }
         let mut session = ServerSession::new_http1(stream);
@@ -109,6 +111,25 @@ impl PortApp {
             next = self.engine.process_new_http(session, leave).await;
         }
         Some(())
+    }
+
+    /// The engine sends GOAWAY when `leave` changes. On a connection that came after that, GOAWAY waits a moment: sent at once
+    /// it would meet the request the connection was made for, and the client would have to begin again.
+    async fn serve_h2(&self, stream: Stream, leave: &ShutdownWatch) {
+        if !*leave.borrow() {
+            self.engine.process_new(stream, leave).await;
+            return;
+        }
+        let (tell, told) = watch::channel(false);
+        let goaway = async {
+            tokio::time::sleep(LATE_GOAWAY).await;
+            tell.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = self.engine.process_new(stream, &told) => {}
+            () = goaway => {}
+        }
     }
 }
 
