@@ -29,7 +29,7 @@ load() { # node archive...
   for archive; do
     read -r name digest < <(identity "$archive")
     if grep -qxF "$name $digest" <<<"$present"; then continue; fi
-    "$HERE/node.sh" "$node" ctr -n k8s.io images import - <"$archive" >/dev/null
+    "$HERE/node.sh" "$node" env CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1 ctr -n k8s.io images import - <"$archive" >/dev/null
     echo "loaded $name into $node"
   done
 }
