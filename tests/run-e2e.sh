@@ -14,7 +14,7 @@ export CARGO_TARGET_DIR
 "$TESTS/images/build.sh"
 export PATH=$BIN:$PATH
 if [ -z "$FOREIGN" ]; then
-  export KUBECONFIG=$STATE/kubeconfig WEFT_CLUSTER_STATE=$STATE
+  export NAME KUBECONFIG=$STATE/kubeconfig WEFT_CLUSTER_STATE=$STATE
 fi
 # A test that fails says what it saw; where in the harness it did so is noise.
 export RUST_BACKTRACE=0
