@@ -55,7 +55,8 @@ pub async fn absent(cluster: &Cluster) -> Result {
 }
 
 async fn helm(args: &[&str]) -> Result<String> {
-    let output = tokio::process::Command::new("helm").args(args).output().await?;
+    let output = tokio::process::Command::new("helm").args(args).output().await;
+    let output = output.map_err(|error| format!("helm cannot be run, is it on PATH? {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8(output.stdout)?);
     }

@@ -53,6 +53,8 @@ fn killed_restarted_and_replaced_no_port_changes_owner_and_traffic_flows() {
         for (port, listen) in &before {
             assert_eq!(after.get(port), Some(listen), "{port} has another listen port than before");
         }
+        let distinct: BTreeSet<_> = after.values().collect();
+        assert_eq!(distinct.len(), after.len(), "two Services share a listen port: {after:?}");
         workloads::remove_namespace(&cluster, &ns).await
     });
 }

@@ -38,7 +38,7 @@ async fn nothing_fails_while(
     let after: Vec<_> = mesh::proxies(&cluster).await?.iter().map(ResourceExt::name_any).collect();
     assert_eq!(before.len(), cluster.nodes.len());
     assert_ne!(before, after, "nothing was replaced");
-    for report in load.stop_without_failures(2000).await? {
+    for report in load.stop_without_failures(1000).await? {
         let own = &cluster.nodes[0];
         assert!(report.weft_nodes.contains_key(own), "nothing went through {own}: {:?}", report.weft_nodes);
         assert!(!report.weft_nodes.contains_key(""), "something bypassed the mesh: {:?}", report.weft_nodes);
