@@ -30,15 +30,15 @@ async fn nothing_fails_while(
     let url = format!("http://whoami.{ns}.weft.mesh/");
     reaches(&cluster, &clients[0], &url, "whoami", seconds(30)).await?;
 
-    // 250 a second on new connections and 250 on kept ones, side by side.
-    let load = Load::start(&cluster, &clients[0], &url, "whoami", 250, Mode::Both).await?;
+    // 500 a second on new connections and 500 on kept ones, side by side.
+    let load = Load::start(&cluster, &clients[0], &url, "whoami", 500, Mode::Both).await?;
     let before: Vec<_> = mesh::proxies(&cluster).await?.iter().map(ResourceExt::name_any).collect();
     change(&cluster).await?;
     load.let_run(seconds(2)).await?;
     let after: Vec<_> = mesh::proxies(&cluster).await?.iter().map(ResourceExt::name_any).collect();
     assert_eq!(before.len(), cluster.nodes.len());
     assert_ne!(before, after, "nothing was replaced");
-    for report in load.stop_without_failures(1000).await? {
+    for report in load.stop_without_failures(2000).await? {
         let own = &cluster.nodes[0];
         assert!(report.weft_nodes.contains_key(own), "nothing went through {own}: {:?}", report.weft_nodes);
         assert!(!report.weft_nodes.contains_key(""), "something bypassed the mesh: {:?}", report.weft_nodes);
