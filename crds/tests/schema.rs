@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
-use weft_crds::{MeshConfig, MeshConfigSpec};
+use weft_crds::MeshConfigSpec;
 
 fn schema() -> Value {
-    let crd = serde_json::to_value(MeshConfig::crd()).unwrap();
+    let crd = serde_json::to_value(weft_crds::crd()).unwrap();
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
@@ -71,6 +70,15 @@ fn every_field_is_described() {
 fn an_empty_spec_is_the_default() {
     let empty: MeshConfigSpec = serde_json::from_str("{}").unwrap();
     assert_eq!(empty, MeshConfigSpec::default());
+}
+
+/// Applying `spec: {}` twice on the server side drops the empty map: the second must not be refused.
+#[test]
+fn the_spec_as_a_whole_has_a_default() {
+    let schema = schema();
+    assert!(schema["required"].is_null(), "{}", schema["required"]);
+    let default = schema["properties"]["spec"]["default"].clone();
+    assert_eq!(serde_json::from_value::<MeshConfigSpec>(default).unwrap(), MeshConfigSpec::default());
 }
 
 #[test]
