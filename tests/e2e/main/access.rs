@@ -6,13 +6,14 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::ResourceExt;
-use kube::api::{ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 use tonic::Code;
 use weft_config::contract::{PROXY_SERVICE_ACCOUNT, TOKEN_AUDIENCE};
 use weft_tests::cluster;
 use weft_tests::mesh::{self, NAMESPACE};
 use weft_tests::stream::{hello, token};
+use weft_tests::wait::{self, Seen};
 use weft_tests::{rights, workloads};
 
 #[test]
@@ -149,5 +150,31 @@ fn nonsense_in_a_meshconfig_is_refused_with_a_sentence() {
             }
         }
         Ok(())
+    });
+}
+
+#[test]
+fn an_empty_meshconfig_can_be_applied_again_and_a_second_one_is_told_of_the_first() {
+    cluster::test(|cluster| async move {
+        mesh::installed(&cluster).await?;
+        let mut second = mesh::meshconfig();
+        second["metadata"]["name"] = json!("second");
+        second["spec"] = json!({});
+        for _ in 0..3 {
+            mesh::apply_meshconfig(&cluster, &second).await?;
+        }
+        let api = mesh::meshconfigs(&cluster);
+        let told = wait::until("the second MeshConfig is told of the first", wait::seconds(20), async || {
+            let object = api.get("second").await?;
+            let ready = object.data["status"]["conditions"][0].clone();
+            Ok(Seen::when(ready["reason"] == "Conflict", ready.clone(), || ready.to_string()))
+        })
+        .await;
+        api.delete("second", &DeleteParams::default()).await?;
+        let ready = told?;
+        assert_eq!(ready["status"], "False", "{ready}");
+        assert!(ready["message"].as_str().is_some_and(|text| text.contains("weft is older")), "{ready}");
+        // The first goes on as if nothing had been.
+        mesh::ready(&cluster, wait::seconds(20)).await
     });
 }
