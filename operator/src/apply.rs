@@ -75,10 +75,11 @@ impl Writer {
         let api = self.api::<K>(&desired.namespace().unwrap_or_default());
         let name = desired.name_any();
         let wanted = serde_json::to_value(desired).map_err(encoding)?;
-        if let Some(live) = api.get_opt(&name).await.map_err(failed)?
-            && contains(&serde_json::to_value(&live).map_err(encoding)?, &wanted)
-        {
-            return Ok(live);
+        if let Some(object) = api.get_opt(&name).await.map_err(failed)? {
+            let live = serde_json::to_value(&object).map_err(encoding)?;
+            if contains(&live, &wanted) && !takes_out(&live, &wanted) {
+                return Ok(object);
+            }
         }
         self.apply_unseen(desired).await
     }
@@ -163,6 +164,31 @@ fn contains(live: &Value, wanted: &Value) -> bool {
     }
 }
 
+/// Whether we own a field of `live` that `wanted` does not set any more, so that applying it takes the field out.
+fn takes_out(live: &Value, wanted: &Value) -> bool {
+    let managers = live["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let mut ours = managers
+        .filter(|m| m["manager"] == FIELD_MANAGER && m["operation"] == "Apply" && m["subresource"].is_null());
+    ours.any(|manager| misses(&manager["fieldsV1"], wanted))
+}
+
+/// Whether `wanted` lacks one of the `owned` fields (`fieldsV1`: `f:` before a field, `k:` before the keys of a list's item).
+fn misses(owned: &Value, wanted: &Value) -> bool {
+    owned.as_object().into_iter().flatten().any(|(field, below)| match field.split_once(':') {
+        Some(("f", name)) => match wanted.get(name) {
+            None | Some(Value::Null) => true,
+            Some(wanted) => misses(below, wanted),
+        },
+        Some(("k", keys)) => {
+            let keys: Value = serde_json::from_str(keys).unwrap_or_default();
+            let mut items = wanted.as_array().into_iter().flatten();
+            // An item too many shows in the length of the list.
+            items.find(|item| contains(item, &keys)).is_some_and(|item| misses(below, item))
+        }
+        _ => false,
+    })
+}
+
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -185,5 +211,31 @@ mod tests {
         assert!(!contains(&live, &json!({"a": 2})));
         assert!(!contains(&live, &json!({"list": []})), "an item too many is a change");
         assert!(!contains(&live, &json!({"new": 1})));
+    }
+
+    #[test]
+    fn a_field_of_ours_that_is_no_longer_asked_for_is_a_change() {
+        let owned = json!({"f:spec": {
+            "f:nodeSelector": {"f:mesh": {}},
+            "f:containers": {"k:{\"name\":\"proxy\"}": {".": {}, "f:name": {}, "f:resources": {"f:limits": {"f:memory": {}}}}},
+        }});
+        let wanted = |selector: Value, limits: Value| json!({"spec": {"nodeSelector": selector, "containers": [{"name": "proxy", "resources": {"limits": limits}}]}});
+        let live = |manager: &str, operation: &str| {
+            let manager = json!({"manager": manager, "operation": operation, "fieldsV1": owned});
+            json!({"metadata": {"managedFields": [manager]}})
+        };
+        let (ours, selector, limits) =
+            (live(FIELD_MANAGER, "Apply"), json!({"mesh": "yes"}), json!({"memory": "1Gi"}));
+        assert!(!takes_out(&ours, &wanted(selector.clone(), limits.clone())));
+        for (selector, limits) in [
+            (json!({}), limits.clone()),
+            (json!(null), limits.clone()),
+            (selector.clone(), json!({"cpu": "1"})),
+            (selector.clone(), json!(null)),
+        ] {
+            assert!(takes_out(&ours, &wanted(selector, limits)));
+        }
+        assert!(!takes_out(&live("somebody", "Apply"), &json!({})));
+        assert!(!takes_out(&live(FIELD_MANAGER, "Update"), &json!({})), "merged, not applied");
     }
 }
