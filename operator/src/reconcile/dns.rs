@@ -10,6 +10,7 @@ use weft_config::ServiceId;
 use weft_crds::MeshConfig;
 use weft_crds::meshconfig::DnsProvider;
 
+use super::status;
 use crate::apply::WriteError;
 use crate::context::Context;
 use crate::dns::block::Block;
@@ -66,6 +67,7 @@ pub async fn keep(ctx: &Context, mesh: &MeshConfig) -> Result<DnsState, DnsError
     let service = ServiceId::new(dns.namespace.as_str(), dns.service.as_str());
     let address = ctx.index.service(&service).and_then(|service| service.cluster_ip);
     if dns.provider == DnsProvider::None {
+        leave_alone(ctx, mesh).await?;
         let address =
             address.map_or_else(|| "<address of the cluster's DNS>".to_owned(), |ip| ip.to_string());
         let block = block(ctx, mesh, &address);
@@ -92,7 +94,7 @@ pub async fn keep(ctx: &Context, mesh: &MeshConfig) -> Result<DnsState, DnsError
 /// Takes the block out. `true` when no DNS pod answers for a mesh domain any more.
 pub async fn remove(ctx: &Context, mesh: &MeshConfig) -> Result<bool, DnsError> {
     if mesh.spec.dns.provider == DnsProvider::None {
-        return Ok(true);
+        return leave_alone(ctx, mesh).await.map(|()| true);
     }
     match edit(ctx, mesh, None).await {
         // Gone altogether: nothing of ours can be in it.
@@ -101,6 +103,19 @@ pub async fn remove(ctx: &Context, mesh: &MeshConfig) -> Result<bool, DnsError> 
     }
     let service = ServiceId::new(mesh.spec.dns.namespace.as_str(), mesh.spec.dns.service.as_str());
     Ok(!ask(ctx, mesh, &service).await.iter().any(|(_, _, answer)| *answer == Answer::Configured))
+}
+
+/// Takes out what may be there from the time before DNS was to be left alone: once, until the status says so. Where the chart
+/// gave no right to the `ConfigMap` there never was a block.
+async fn leave_alone(ctx: &Context, mesh: &MeshConfig) -> Result<(), DnsError> {
+    let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
+    if conditions.any(|c| c.type_ == status::DNS_CONFIGURED && c.reason == status::MANUAL) {
+        return Ok(());
+    }
+    match edit(ctx, mesh, None).await {
+        Err(DnsError::Forbidden(..) | DnsError::NoCorefile(_)) => Ok(()),
+        done => done,
+    }
 }
 
 fn block(ctx: &Context, mesh: &MeshConfig, address: &str) -> String {

@@ -1,8 +1,9 @@
 //! The controller of `MeshConfigs`: proxies, DNS, finalizer, status. One reconciliation does all of it, in this order; each part
 //! is a file of its own.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -33,6 +34,8 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 const AT_REST: Duration = Duration::from_secs(20);
 /// The same while something is on its way.
 const UNDER_WAY: Duration = Duration::from_millis(500);
+/// Longest wait before what failed is tried again; the waits are doubled from a second on.
+const LONGEST_WAIT: Duration = Duration::from_secs(32);
 /// Changes of the index within this time are looked at once.
 const GATHER: Duration = Duration::from_millis(500);
 /// A proxy that is behind is asked a second time after this: a change may have been on its way.
@@ -52,6 +55,11 @@ struct Reconciler {
     ctx: Context,
     shadows: Shadows,
     recorder: Recorder,
+    /// Reconciliations that failed, one after the other.
+    failures: Arc<AtomicU32>,
+    /// Which MeshConfig, by its uid, this leader is removing, and since when by its own clock. The time in the object is
+    /// another machine's, and the operator may have been away for long.
+    removal: Arc<Mutex<Option<(String, Instant)>>>,
 }
 
 /// Reconciles until dropped.
@@ -76,7 +84,17 @@ pub async fn run(ctx: Context, shadows: Shadows) {
             controller.watches(Api::<ConfigMap>::namespaced(client, &namespace), config_map, to_active);
     }
     controller
-        .run(reconcile, on_error, Arc::new(Reconciler { ctx, shadows, recorder }))
+        .run(
+            reconcile,
+            on_error,
+            Arc::new(Reconciler {
+                ctx,
+                shadows,
+                recorder,
+                failures: Arc::default(),
+                removal: Arc::default(),
+            }),
+        )
         .for_each(|_| std::future::ready(()))
         .await;
 }
@@ -93,9 +111,8 @@ fn dns_config_map(ctx: &Context) -> Option<(String, watcher::Config)> {
 // The signature is the controller's.
 #[allow(clippy::needless_pass_by_value)]
 fn on_error(mesh: Arc<MeshConfig>, error: &ReconcileError, reconciler: Arc<Reconciler>) -> Action {
-    reconciler.ctx.metrics.reconcile_failures.inc();
     tracing::warn!(name = mesh.name_any(), %error, "MeshConfig");
-    Action::requeue(Duration::from_secs(1))
+    Action::requeue(reconciler.failed())
 }
 
 async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result<Action, ReconcileError> {
@@ -134,7 +151,8 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
     let before = mesh.status.clone().unwrap_or_default();
     let status = status::not_served(mesh.metadata.generation, reason, &message, &before, &now);
     this.write_status(&mesh, &status).await?;
-    Ok(Action::await_change())
+    // The one that is served may go without a change of this one.
+    Ok(Action::requeue(AT_REST))
 }
 
 /// The ownerReference by which objects go with their MeshConfig.
@@ -150,7 +168,7 @@ impl Reconciler {
                 mesh.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
             self.set_finalizers(mesh, &finalizers).await?;
         }
-        let daemonset = self.keep_proxies(mesh).await?;
+        let daemonset = self.keep_proxies(mesh).await.map_err(|error| error.to_string());
         let dns = dns::keep(&self.ctx, mesh).await.map_err(|error| error.to_string());
         let digest = self.ctx.publisher.digest();
         let told = self.ask_proxies(&digest).await;
@@ -169,6 +187,11 @@ impl Reconciler {
         let status = status::of(&observed, &before, &Time(Timestamp::now()));
         let settled = status.conditions.iter().all(|c| (c.status == "True") == (c.type_ != status::DEGRADED));
         self.write_status(mesh, &status).await?;
+        if let Some(error) = daemonset.err().or_else(|| dns.err()) {
+            tracing::warn!(name = mesh.name_any(), error, "MeshConfig");
+            return Ok(Action::requeue(self.failed()));
+        }
+        self.failures.store(0, Ordering::Relaxed);
         Ok(Action::requeue(if settled { AT_REST } else { UNDER_WAY }))
     }
 
@@ -194,9 +217,7 @@ impl Reconciler {
 
     /// DNS first, so that nobody is sent to what is about to go; then the shadows. The rest goes by ownerReference.
     async fn remove(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
-        let since =
-            mesh.metadata.deletion_timestamp.as_ref().map(|time| Timestamp::now().duration_since(time.0));
-        let since = since.and_then(|since| Duration::try_from(since).ok()).unwrap_or_default();
+        let since = self.removing_for(mesh);
         match dns::remove(&self.ctx, mesh).await {
             Ok(true) => {}
             Ok(false) if since < DNS_LEAVES => return Ok(Action::requeue(UNDER_WAY)),
@@ -219,6 +240,25 @@ impl Reconciler {
             return Ok(Action::requeue(Duration::from_millis(200)));
         }
         self.let_go(mesh).await
+    }
+
+    fn removing_for(&self, mesh: &MeshConfig) -> Duration {
+        let uid = mesh.uid().unwrap_or_default();
+        let mut removal = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*removal {
+            Some((known, since)) if *known == uid => since.elapsed(),
+            _ => {
+                *removal = Some((uid, Instant::now()));
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Notes a failure; returns how long to wait.
+    fn failed(&self) -> Duration {
+        self.ctx.metrics.reconcile_failures.inc();
+        let before = self.failures.fetch_add(1, Ordering::Relaxed);
+        Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(before)).min(LONGEST_WAIT)
     }
 
     async fn let_go(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {

@@ -99,11 +99,8 @@ pub async fn run(ctx: &Context, shadows: &Shadows) {
             }
         };
         let mut worker = Worker::new(ctx, shadows, &active, prefer_same_node, record);
-        tokio::select! {
-            () = worker.run(&mut removing) => {}
-            // Another spec, or another MeshConfig: begin anew, from the record.
-            _ = mesh.changed() => {}
-        }
+        // Another spec, or another MeshConfig: begin anew, from the record.
+        worker.run(&mut removing, &mut mesh).await;
     }
 }
 
@@ -158,7 +155,12 @@ impl<'a> Worker<'a> {
         Self { ctx, shadows, owner, prefer_same_node: same_node, allocator, again, failures }
     }
 
-    async fn run(&mut self, removing: &mut watch::Receiver<bool>) {
+    /// Returns when the MeshConfig has changed, but never amid a write: what is not in the record yet is about to be.
+    async fn run(
+        &mut self,
+        removing: &mut watch::Receiver<bool>,
+        mesh: &mut watch::Receiver<Option<Arc<MeshConfig>>>,
+    ) {
         let changes = self.ctx.index.changes();
         loop {
             let next = self.again.values().map(|(at, _)| *at).min();
@@ -166,8 +168,13 @@ impl<'a> Worker<'a> {
                 ids = changes.next() => ids,
                 () = sleep_until(next) => self.due(),
                 _ = removing.changed() => self.everything(),
+                _ = mesh.changed() => return,
             };
             for id in ids {
+                // Whoever comes after begins with all there is.
+                if mesh.has_changed().unwrap_or(true) {
+                    return;
+                }
                 let removing = *removing.borrow();
                 self.work(&id, removing).await;
             }
@@ -181,7 +188,8 @@ impl<'a> Worker<'a> {
     }
 
     fn everything(&self) -> BTreeSet<ServiceId> {
-        self.ctx.index.shadows().iter().map(|shadow| shadow.service.clone()).collect()
+        let shadowed = self.ctx.index.shadows().into_iter().map(|shadow| shadow.service.clone());
+        shadowed.chain(self.ctx.index.all_meshed()).collect()
     }
 
     fn publish(&self) {

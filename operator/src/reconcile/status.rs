@@ -20,12 +20,15 @@ pub const CONFIG_SYNCED: &str = "ConfigSynced";
 /// Something needs a person.
 pub const DEGRADED: &str = "Degraded";
 
+/// Why [`DNS_CONFIGURED`] holds where DNS is left alone.
+pub const MANUAL: &str = "Manual";
+
 /// What the status is made of.
 pub struct Observed<'a> {
     /// The MeshConfig's generation.
     pub generation: Option<i64>,
-    /// The proxies' DaemonSet as it is.
-    pub daemonset: &'a DaemonSet,
+    /// The proxies' DaemonSet as it is, or why it is not.
+    pub daemonset: &'a Result<DaemonSet, String>,
     /// How DNS stands, or why it does not.
     pub dns: &'a Result<DnsState, String>,
     /// What each proxy said.
@@ -104,14 +107,18 @@ fn verdicts(observed: &Observed<'_>) -> [Verdict; 5] {
     [ready, proxies, dns, synced, degraded]
 }
 
-fn proxy_counts(daemonset: &DaemonSet) -> (u32, u32) {
-    let status = daemonset.status.as_ref();
+fn proxy_counts(daemonset: &Result<DaemonSet, String>) -> (u32, u32) {
+    let status = daemonset.as_ref().ok().and_then(|daemonset| daemonset.status.as_ref());
     let number = |n: Option<i32>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     (number(status.map(|s| s.desired_number_scheduled)), number(status.map(|s| s.number_ready)))
 }
 
-fn proxies(daemonset: &DaemonSet) -> Verdict {
+fn proxies(daemonset: &Result<DaemonSet, String>) -> Verdict {
     let (desired, ready) = proxy_counts(daemonset);
+    let daemonset = match daemonset {
+        Ok(daemonset) => daemonset,
+        Err(error) => return Verdict::new(PROXIES_READY, false, "NotApplied", &**error),
+    };
     let status = daemonset.status.as_ref();
     let seen = status.and_then(|s| s.observed_generation) >= daemonset.metadata.generation;
     let updated =
@@ -151,7 +158,7 @@ fn dns(dns: &Result<DnsState, String>) -> Verdict {
         Ok(DnsState::Configured) => {
             Verdict::new(DNS_CONFIGURED, true, "CoreDNS", "every DNS pod answers for the mesh domains")
         }
-        Ok(DnsState::Manual(lines)) => Verdict::new(DNS_CONFIGURED, true, "Manual", &**lines),
+        Ok(DnsState::Manual(lines)) => Verdict::new(DNS_CONFIGURED, true, MANUAL, &**lines),
         Ok(DnsState::Propagating(what)) => Verdict::new(DNS_CONFIGURED, false, "Propagating", &**what),
         Err(error) => Verdict::new(DNS_CONFIGURED, false, "DNSFailed", &**error),
     }
@@ -242,10 +249,11 @@ mod tests {
     use super::*;
     use crate::index::ProxyPod;
 
-    fn daemonset(desired: i32, ready: i32, updated: i32) -> DaemonSet {
+    fn daemonset(desired: i32, ready: i32, updated: i32) -> Result<DaemonSet, String> {
         let status = serde_json::json!({"desiredNumberScheduled": desired, "numberReady": ready, "numberMisscheduled": 0,
             "currentNumberScheduled": desired, "updatedNumberScheduled": updated, "observedGeneration": 1});
-        serde_json::from_value(serde_json::json!({"metadata": {"generation": 1}, "status": status})).unwrap()
+        let object = serde_json::json!({"metadata": {"generation": 1}, "status": status});
+        serde_json::from_value(object).map_err(|error| error.to_string())
     }
 
     fn told(node: &str, digest: &str, rejected: bool) -> Told {
@@ -268,7 +276,7 @@ mod tests {
     }
 
     fn summary(
-        daemonset: &DaemonSet,
+        daemonset: &Result<DaemonSet, String>,
         dns: &Result<DnsState, String>,
         told: &[Told],
         counts: &Counts,
@@ -324,6 +332,10 @@ mod tests {
                     &in_sync,
                     &none,
                 ),
+            ),
+            (
+                "daemonset refused",
+                summary(&Err("DaemonSet weft-system/weft-proxy: invalid".into()), &well, &in_sync, &none),
             ),
             ("no nodes, ports out", summary(&daemonset(0, 0, 0), &well, &[], &failing)),
         ] {

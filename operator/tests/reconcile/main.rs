@@ -1,0 +1,391 @@
+//! What the leader does to the cluster, against a stand-in for the API server: each test is one story, told by the objects and
+//! by the writes that made them. The Lease is real as well: nothing is written by who does not hold it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::needless_pass_by_value, reason = "json! is written where it is given")]
+
+mod api;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use weft_operator::apply::{WriteError, Writer};
+use weft_operator::context::Context;
+use weft_operator::index::{self, Index};
+use weft_operator::lease::{self, Fence};
+use weft_operator::publish::Publisher;
+use weft_operator::reconcile;
+
+use api::ApiServer;
+
+const OURS: &str = "/api/v1/namespaces/weft-system";
+const MESH: &str = "/apis/weft.mesh/v1alpha1/namespaces/weft-system/meshconfigs/weft";
+const SECOND: &str = "/apis/weft.mesh/v1alpha1/namespaces/weft-system/meshconfigs/second";
+const ELSEWHERE: &str = "/apis/weft.mesh/v1alpha1/namespaces/shop/meshconfigs/weft";
+const DAEMONSET: &str = "/apis/apps/v1/namespaces/weft-system/daemonsets/weft-proxy";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/weft-system/leases/weft-operator";
+const COREDNS: &str = "/api/v1/namespaces/kube-system/configmaps/coredns";
+const CART: &str = "/api/v1/namespaces/shop/services/cart";
+const SHADOW: &str = "/api/v1/namespaces/weft-system/services/cart-weft-shop";
+const EVENTS: &str = "POST /apis/events.k8s.io/v1/namespaces/weft-system/events";
+
+/// Without a line feed at its end, and with a carriage return: to be found again as it was.
+const COREFILE: &str = ".:53 {\n    errors\r\n    forward . /etc/resolv.conf\n}";
+
+/// A cluster before Weft, but for what the chart makes.
+async fn cluster() -> (ApiServer, kube::Client) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (api, client) = ApiServer::start().await;
+    let object = |version: &str, kind: &str| json!({"apiVersion": version, "kind": kind, "metadata": {}});
+    api.put(LEASE, object("coordination.k8s.io/v1", "Lease"));
+    api.put(&format!("{OURS}/secrets/weft-ca"), object("v1", "Secret"));
+    api.put(&format!("{OURS}/configmaps/weft-ca"), object("v1", "ConfigMap"));
+    api.put(
+        COREDNS,
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"Corefile": COREFILE}}),
+    );
+    api.put("/api/v1/namespaces/kube-system/services/kube-dns", service("10.96.0.10", &[53]));
+    api.put(CART, service("10.96.0.20", &[80, 81]));
+    (api, client)
+}
+
+fn service(address: &str, ports: &[u16]) -> Value {
+    let ports = ports.iter().map(|port| json!({"name": format!("p{port}"), "port": port, "protocol": "TCP"}));
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {},
+        "spec": {"type": "ClusterIP", "clusterIP": address, "ports": ports.collect::<Vec<_>>()}})
+}
+
+fn mesh(spec: Value) -> Value {
+    json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "metadata": {"generation": 1}, "spec": spec})
+}
+
+/// One replica. Ends when dropped.
+struct Operator {
+    writer: Writer,
+    leading: watch::Receiver<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    _stop: watch::Sender<bool>,
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn operator(client: kube::Client) -> Operator {
+    let fence = Fence::default();
+    let (stop, stopping) = watch::channel(false);
+    let (leading_set, leading) = watch::channel(false);
+    let ctx = Context {
+        writer: Writer::new(client.clone(), fence.clone()),
+        client: client.clone(),
+        index: Index::new("weft-system"),
+        publisher: Publisher::default(),
+        namespace: "weft-system".into(),
+        pod: "me".into(),
+        proxy_image: "weft-proxy:test".into(),
+        metrics: Arc::default(),
+    };
+    index::watch::start(&ctx.index, &client);
+    let writer = ctx.writer.clone();
+    let election = tokio::spawn(async move {
+        lease::take_part(client, "weft-system", "weft-operator", "me", fence, leading_set, stopping).await;
+    });
+    let mut leads = leading.clone();
+    let work = tokio::spawn(async move {
+        while leads.wait_for(|leads| *leads).await.is_ok() {
+            tokio::select! {
+                () = reconcile::run(ctx.clone()) => {}
+                _ = leads.wait_for(|leads| !*leads) => {}
+            }
+        }
+    });
+    Operator { writer, leading, tasks: vec![election, work], _stop: stop }
+}
+
+/// Waits until `seen` gives something; what it waits for comes in a second or two.
+async fn until<T>(what: &str, api: &ApiServer, seen: impl Fn() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(seen) = seen() {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(20), waiting).await {
+        Ok(seen) => seen,
+        Err(late) => panic!("{late}: {what}; mesh: {:#?}; writes: {:#?}", api.get(MESH), api.writes()),
+    }
+}
+
+/// Two more reconciliations, from the first read to the last: whatever was to be done is done.
+async fn two_more_looks(api: &ApiServer) {
+    let looks = |api: &ApiServer| api.requests().iter().filter(|r| **r == format!("GET {DAEMONSET}")).count();
+    let enough = looks(api) + 3;
+    until("two reconciliations", api, || (looks(api) >= enough).then_some(())).await;
+}
+
+fn condition(object: &Value, kind: &str) -> Option<(String, String, String)> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|condition| condition["type"] == kind)?;
+    let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+    Some((text("status"), text("reason"), text("message")))
+}
+
+fn reason(api: &ApiServer, mesh: &str, kind: &str) -> Option<String> {
+    condition(&api.get(mesh)?, kind).map(|(_, reason, _)| reason)
+}
+
+fn corefile(api: &ApiServer) -> String {
+    api.get(COREDNS).unwrap()["data"]["Corefile"].as_str().unwrap().to_owned()
+}
+
+fn target_ports(shadow: &Value) -> Vec<(u64, u64)> {
+    let ports = shadow["spec"]["ports"].as_array().unwrap();
+    ports.iter().map(|port| (port["port"].as_u64().unwrap(), port["targetPort"].as_u64().unwrap())).collect()
+}
+
+/// A mesh that is up, with its shadow and its DNS block.
+async fn standing_mesh(spec: Value) -> (ApiServer, Operator) {
+    let (api, client) = cluster().await;
+    api.put(MESH, mesh(spec));
+    let operator = operator(client);
+    until("shadow", &api, || api.get(SHADOW)).await;
+    until("status", &api, || reason(&api, MESH, "Ready")).await;
+    two_more_looks(&api).await;
+    (api, operator)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_mesh_gets_everything_and_then_nothing_more_is_written() {
+    let (api, _operator) = standing_mesh(json!({})).await;
+
+    let daemonset = api.get(DAEMONSET).expect("DaemonSet");
+    assert_eq!(daemonset["metadata"]["ownerReferences"][0]["name"], "weft");
+    assert_eq!(daemonset["spec"]["template"]["spec"]["containers"][0]["image"], "weft-proxy:test");
+    assert!(api.get(&format!("{OURS}/services/weft-proxy")).is_some());
+    assert_eq!(target_ports(&api.get(SHADOW).unwrap()), [(80, 10000), (81, 10001)]);
+    assert!(corefile(&api).starts_with(COREFILE), "what was there stays");
+    assert!(corefile(&api).contains("weft.mesh:53 {"), "{}", corefile(&api));
+    assert_eq!(api.get(MESH).unwrap()["metadata"]["finalizers"], json!(["weft.mesh/cleanup"]));
+    assert_eq!(
+        reason(&api, MESH, "DNSConfigured").as_deref(),
+        Some("Propagating"),
+        "there is no DNS pod here"
+    );
+    assert_eq!(reason(&api, MESH, "Degraded").as_deref(), Some("AllWell"));
+    assert!(api.requests().contains(&EVENTS.to_owned()), "changes are told in Events");
+    // The users' own objects are read, never written.
+    assert!(!api.writes().iter().any(|write| write.contains("/namespaces/shop/")), "{:#?}", api.writes());
+
+    let writes = api.writes();
+    two_more_looks(&api).await;
+    assert_eq!(api.writes(), writes, "at rest nothing is written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shadow_and_ports_follow_the_service() {
+    let (api, _operator) = standing_mesh(json!({})).await;
+    api.edit(CART, |cart| {
+        cart["spec"]["ports"] = json!([{"name": "renamed", "port": 81}, {"name": "new", "port": 82}]);
+    });
+    let ports = |n: usize| {
+        api.get(SHADOW)
+            .map(|shadow| target_ports(&shadow))
+            .filter(|ports| ports.last().unwrap().0 == n as u64)
+    };
+    let now = until("port 82", &api, || ports(82)).await;
+    assert_eq!(
+        now,
+        [(81, 10001), (82, 10002)],
+        "81 keeps its port, and 80's is not handed out again at once"
+    );
+    assert_eq!(api.get(SHADOW).unwrap()["spec"]["ports"][0]["name"], "renamed");
+
+    api.delete(CART);
+    until("shadow gone", &api, || api.get(SHADOW).is_none().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_mesh_config_waits_and_is_served_when_the_first_is_gone() {
+    let (api, _operator) = standing_mesh(json!({})).await;
+    let mut second = mesh(json!({}));
+    second["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:01Z");
+    api.put(SECOND, second);
+    until("Conflict", &api, || (reason(&api, SECOND, "Ready")? == "Conflict").then_some(())).await;
+    let message = condition(&api.get(SECOND).unwrap(), "Ready").unwrap().2;
+    assert!(message.contains("MeshConfig weft is older"), "{message}");
+    assert_eq!(api.get(SECOND).unwrap()["metadata"]["finalizers"], Value::Null);
+
+    api.delete(MESH);
+    until("the first gone", &api, || api.get(MESH).is_none().then_some(())).await;
+    let owner = || api.get(SHADOW).map(|shadow| shadow["metadata"]["ownerReferences"][0]["name"].clone());
+    until("the second's shadow", &api, || (owner()? == "second").then_some(())).await;
+    until("the second's DaemonSet", &api, || {
+        (api.get(DAEMONSET)?["metadata"]["ownerReferences"][0]["name"] == "second").then_some(())
+    })
+    .await;
+    assert_ne!(reason(&api, SECOND, "Ready").as_deref(), Some("Conflict"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_config_elsewhere_is_told_where_it_belongs() {
+    let (api, client) = cluster().await;
+    api.put(ELSEWHERE, mesh(json!({})));
+    let _operator = operator(client);
+    until("WrongNamespace", &api, || (reason(&api, ELSEWHERE, "Ready")? == "WrongNamespace").then_some(()))
+        .await;
+    let message = condition(&api.get(ELSEWHERE).unwrap(), "Ready").unwrap().2;
+    assert!(message.contains("namespace weft-system: create it there"), "{message}");
+    let ca = format!("{OURS}/secrets/weft-ca");
+    let own = |write: &String| !write.ends_with(&ca) && !write.ends_with("configmaps/weft-ca");
+    let writes: Vec<_> = api.writes().into_iter().filter(own).collect();
+    assert_eq!(writes, [format!("PATCH {ELSEWHERE}/status")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removal_takes_out_dns_first_then_shadows_and_leaves_the_corefile_as_it_was() {
+    let (api, _operator) = standing_mesh(json!({})).await;
+    let before = api.writes().len();
+    // A concurrent edit and a hiccup are no reason to leave the block in, however long ago the deletion was.
+    api.refuse("PATCH", COREDNS, 409, "the object has been modified", 1);
+    api.delete(MESH);
+    until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
+    assert_eq!(corefile(&api), COREFILE);
+    assert!(api.get(SHADOW).is_none() && api.get(DAEMONSET).is_none());
+    let writes = api.writes().split_off(before);
+    let at = |write: String| {
+        writes.iter().rposition(|w| *w == write).unwrap_or_else(|| panic!("{write}: {writes:#?}"))
+    };
+    let (dns, shadow) = (at(format!("PATCH {COREDNS}")), at(format!("DELETE {SHADOW}")));
+    assert!(dns < shadow && shadow < at(format!("PATCH {MESH}")), "{writes:#?}");
+    assert!(api.get(CART).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_edits_is_set_right() {
+    let (api, _operator) = standing_mesh(json!({})).await;
+    let ours = corefile(&api);
+    api.edit(SHADOW, |shadow| shadow["spec"]["selector"] = json!({"app": "hijacked"}));
+    api.edit(DAEMONSET, |set| set["spec"]["template"]["spec"]["serviceAccountName"] = json!("default"));
+    api.edit(COREDNS, |map| map["data"]["Corefile"] = json!(format!("# by hand\n{COREFILE}")));
+    until("shadow", &api, || {
+        (api.get(SHADOW)?["spec"]["selector"]["app.kubernetes.io/name"] == "weft-proxy").then_some(())
+    })
+    .await;
+    until("DaemonSet", &api, || {
+        (api.get(DAEMONSET)?["spec"]["template"]["spec"]["serviceAccountName"] == "weft-proxy").then_some(())
+    })
+    .await;
+    until("DNS block", &api, || (corefile(&api) == format!("# by hand\n{ours}")).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_mesh_config_no_longer_asks_for_goes() {
+    let selector =
+        |api: &ApiServer| api.get(DAEMONSET).unwrap()["spec"]["template"]["spec"]["nodeSelector"].clone();
+    let (api, _operator) = standing_mesh(json!({"proxy": {"nodeSelector": {"mesh": "yes"}}})).await;
+    assert_eq!(selector(&api), json!({"mesh": "yes"}));
+    api.edit(MESH, |mesh| mesh["spec"] = json!({}));
+    until("no node selector", &api, || {
+        selector(&api).as_object().is_none_or(serde_json::Map::is_empty).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dns_that_is_to_be_left_alone_is_left_as_it_was_found() {
+    let (api, _operator) = standing_mesh(json!({})).await;
+    api.edit(MESH, |mesh| mesh["spec"] = json!({"dns": {"provider": "None"}}));
+    until("Manual", &api, || (reason(&api, MESH, "DNSConfigured")? == "Manual").then_some(())).await;
+    assert_eq!(corefile(&api), COREFILE);
+    let (status, _, message) = condition(&api.get(MESH).unwrap(), "DNSConfigured").unwrap();
+    assert_eq!(status, "True");
+    assert!(
+        message.contains("weft.mesh:53 {") && message.contains("forward cluster.local 10.96.0.10"),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_daemonset_is_told_in_the_status() {
+    let (api, client) = cluster().await;
+    api.refuse(
+        "PATCH",
+        DAEMONSET,
+        422,
+        "requests: Invalid value: must be less than or equal to memory limit",
+        u32::MAX,
+    );
+    api.put(MESH, mesh(json!({})));
+    let _operator = operator(client);
+    let (status, reason, message) =
+        until("ProxiesReady", &api, || condition(&api.get(MESH)?, "ProxiesReady")).await;
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "NotApplied"));
+    assert!(
+        message.contains("DaemonSet weft-system/weft-proxy") && message.contains("memory limit"),
+        "{message}"
+    );
+    until("the rest goes on", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dns_that_cannot_be_edited_is_told_in_the_status() {
+    let (api, client) = cluster().await;
+    api.refuse("GET", COREDNS, 403, "no", u32::MAX);
+    api.put(MESH, mesh(json!({})));
+    let _operator = operator(client);
+    let (status, reason, message) =
+        until("DNSConfigured", &api, || condition(&api.get(MESH)?, "DNSConfigured")).await;
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "DNSFailed"));
+    assert!(message.contains("dns.manage"), "{message}");
+    until("the rest goes on", &api, || api.get(SHADOW)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exhausted_ports_name_the_service() {
+    let (api, client) = cluster().await;
+    api.put(MESH, mesh(json!({"proxy": {"listenPorts": {"from": 10000, "to": 10000}}})));
+    let _operator = operator(client);
+    let degraded = || condition(&api.get(MESH)?, "Degraded").filter(|(status, ..)| status == "True");
+    let message = until("Degraded", &api, degraded).await.2;
+    assert!(message.contains("Service shop/cart port 81") && message.contains("listenPorts"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_hold_the_lease_writes_nothing() {
+    let (api, client) = cluster().await;
+    let held = |holder: &str| {
+        let holder = holder.to_owned();
+        move |lease: &mut Value| lease["spec"] = json!({"holderIdentity": holder})
+    };
+    api.edit(LEASE, held("other"));
+    api.put(MESH, mesh(json!({})));
+    let mut operator = operator(client);
+    let looked = || api.requests().iter().filter(|request| **request == format!("GET {LEASE}")).count() >= 2;
+    until("a second look at the Lease", &api, || looked().then_some(())).await;
+    assert_eq!(api.writes(), Vec::<String>::new());
+    let refused = operator.writer.merge::<ConfigMap>("kube-system", "coredns", &json!({})).await.unwrap_err();
+    assert!(matches!(refused, WriteError::NotLeader(_)));
+    assert_eq!(refused.to_string(), "not writing ConfigMap kube-system/coredns: this replica does not lead");
+
+    // Given back: the stand-by takes over at its next look.
+    api.edit(LEASE, held(""));
+    until("taken over", &api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "me").then_some(())).await;
+    until("shadow", &api, || api.get(SHADOW)).await;
+
+    // Lost: it stops at once, and what drifts is the other's to set right.
+    api.edit(LEASE, held("other"));
+    tokio::time::timeout(Duration::from_secs(10), operator.leading.wait_for(|leads| !*leads))
+        .await
+        .unwrap()
+        .unwrap();
+    let refused = operator.writer.delete::<ConfigMap>("kube-system", "coredns").await.unwrap_err();
+    assert!(matches!(refused, WriteError::NotLeader(_)));
+}
