@@ -78,6 +78,14 @@ mod tests {
             }
         }
 
+        /// DNS rewrites every mesh name that has no line of its own by the rule, also those of Services that are not there.
+        #[test]
+        fn the_rule_never_leads_to_somebody_elses_shadow(a in label(), b in label(), c in label(), d in label()) {
+            let (asked, other) = (ServiceId::new(a, b), ServiceId::new(c, d));
+            let led_to = format!("{}{SEPARATOR}{}", asked.name, asked.namespace);
+            prop_assert!(asked == other || led_to != ShadowName::of(&other).as_str());
+        }
+
         #[test]
         fn names_are_valid_labels(namespace in "[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name in "[a-z]([-a-z0-9]{0,61}[a-z0-9])?") {
             let shadow = ShadowName::of(&ServiceId::new(namespace, name));

@@ -42,10 +42,12 @@ fn remove(corefile: &str) -> Result<String, CorefileError> {
         return Err(CorefileError::Marks);
     }
     let glued = corefile[begin + BEGIN.len()..].starts_with(GLUED);
-    let before = &corefile[..begin];
-    let before = if glued { before.strip_suffix('\n').unwrap_or(before) } else { before };
     let after = &corefile[end + END.len()..];
     let after = after.strip_prefix('\n').unwrap_or(after);
+    let before = &corefile[..begin];
+    // Without the line feed what somebody added behind the block would end up on the line before it.
+    let glued = glued && after.is_empty();
+    let before = if glued { before.strip_suffix('\n').unwrap_or(before) } else { before };
     Ok(format!("{before}{after}"))
 }
 
@@ -63,6 +65,31 @@ mod tests {
         insta::assert_snapshot!(edit(KUBEADM, Some(BLOCK)).unwrap());
     }
 
+    /// As k3s ships it: its own additions are imported, from inside and from outside of the server block.
+    const IMPORTS: &str = ".:53 {\n    errors\n    hosts /etc/coredns/NodeHosts {\n      ttl 60\n      reload 15s\n      fallthrough\n    }\n    import /etc/coredns/custom/*.override\n}\nimport /etc/coredns/custom/*.server";
+    /// Edited on Windows, with a comment last.
+    const CARRIAGE_RETURNS: &str = ".:53 {\r\n    errors\r\n}\r\n# ours, do not touch\r\n";
+    /// Server blocks of others, around and behind.
+    const STUB_ZONES: &str = "# corporate\ncorp.example:53 {\n    forward . 192.0.2.53\n}\n\n.:53 {\n    forward . /etc/resolv.conf\n}\n\nlab.example:53 {\n    import snippet\n}\n\n";
+
+    #[test]
+    fn corefiles_of_all_kinds() {
+        let all = [
+            ("imports", IMPORTS),
+            ("carriage returns", CARRIAGE_RETURNS),
+            ("stub zones", STUB_ZONES),
+            ("empty", ""),
+        ];
+        let mut text = String::new();
+        for (title, corefile) in all {
+            let with = edit(corefile, Some(BLOCK)).unwrap();
+            assert_eq!(edit(&with, None).unwrap(), corefile, "{title}");
+            // What is between the bars is byte for byte what CoreDNS gets.
+            text += &format!("== {title} |{}|\n", with.replace('\r', "<CR>"));
+        }
+        insta::assert_snapshot!(text);
+    }
+
     #[test]
     fn replacing_changes_only_the_block() {
         let first = edit(KUBEADM, Some(BLOCK)).unwrap();
@@ -75,6 +102,12 @@ mod tests {
     fn what_others_add_behind_the_block_stays() {
         let with = edit(KUBEADM, Some(BLOCK)).unwrap() + "extra:53 {\n}\n";
         assert_eq!(edit(&with, None).unwrap(), format!("{KUBEADM}extra:53 {{\n}}\n"));
+        let with = edit(IMPORTS, Some(BLOCK)).unwrap() + "extra:53 {\n}\n";
+        assert_eq!(
+            edit(&with, None).unwrap(),
+            format!("{IMPORTS}\nextra:53 {{\n}}\n"),
+            "on a line of its own"
+        );
     }
 
     #[test]
