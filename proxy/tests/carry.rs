@@ -105,6 +105,19 @@ async fn an_endpoint_that_refuses_costs_no_request() {
     }
 }
 
+/// Four of five pods are gone and nobody has been told yet: no request may pay for finding out.
+#[tokio::test(flavor = "multi_thread")]
+async fn most_endpoints_gone_at_once_cost_no_request() {
+    let backend = Backend::start("one").await;
+    for _ in 0..20 {
+        let mut proxy = Proxy::start();
+        let dead = || format!("127.0.0.1:{}", free_port()).parse().unwrap();
+        let port = proxy.service("cart", &[dead(), dead(), dead(), dead(), backend.address]);
+        let answer = exchange(port, "GET / HTTP/1.0\r\n\r\n").await;
+        assert!(answer.contains(" 200 OK"), "{answer:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn when_every_endpoint_refuses_the_caller_reads_it() {
     let mut proxy = Proxy::start();

@@ -70,10 +70,14 @@ pub async fn run(ctx: Context, shadows: Shadows) {
     let in_ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=weft-operator");
     let index = ctx.index.clone();
     let to_active = move |_: ConfigMap| index.mesh().borrow().as_deref().map(ObjectRef::from_obj);
-    let changes = stream::unfold(ctx.index.changes(), |changes| async move {
-        changes.next().await;
+    let noticed = (ctx.index.changes(), shadows.watch_counts());
+    let changes = stream::unfold(noticed, |(changes, mut counts)| async move {
+        tokio::select! {
+            _ = changes.next() => {}
+            changed = counts.changed() => changed.ok()?,
+        }
         tokio::time::sleep(GATHER).await;
-        Some(((), changes))
+        Some(((), (changes, counts)))
     });
     let namespace = ctx.namespace.to_string();
     let mut controller = Controller::new(Api::<MeshConfig>::all(client.clone()), watcher::Config::default())

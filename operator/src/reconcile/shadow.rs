@@ -1,7 +1,7 @@
 //! One shadow Service for each Service in the mesh. The allocator behind it lives as long as this replica leads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
@@ -31,7 +31,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// What others may see and say.
 #[derive(Clone)]
 pub struct Shadows {
-    counts: Arc<Mutex<Counts>>,
+    counts: watch::Sender<Counts>,
     /// Set while the mesh is being removed: every shadow goes.
     removing: watch::Sender<bool>,
 }
@@ -49,14 +49,19 @@ pub struct Counts {
 
 impl Default for Shadows {
     fn default() -> Self {
-        Self { counts: Arc::default(), removing: watch::Sender::new(false) }
+        Self { counts: watch::Sender::default(), removing: watch::Sender::new(false) }
     }
 }
 
 impl Shadows {
     /// How it stands.
     pub fn counts(&self) -> Counts {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.counts.borrow().clone()
+    }
+
+    /// The same, as it changes.
+    pub fn watch_counts(&self) -> watch::Receiver<Counts> {
+        self.counts.subscribe()
     }
 
     /// From now on every shadow is removed; or no longer.
@@ -193,11 +198,13 @@ impl<'a> Worker<'a> {
     }
 
     fn publish(&self) {
-        *self.shadows.counts.lock().unwrap_or_else(PoisonError::into_inner) = Counts {
-            used: self.allocator.used(),
-            free: self.allocator.free(),
-            failures: self.failures.clone(),
-        };
+        let (used, free) = (self.allocator.used(), self.allocator.free());
+        let now = Counts { used, free, failures: self.failures.clone() };
+        self.shadows.counts.send_if_modified(|counts| {
+            let changed = *counts != now;
+            *counts = now;
+            changed
+        });
     }
 
     async fn work(&mut self, id: &ServiceId, removing: bool) {

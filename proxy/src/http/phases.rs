@@ -15,7 +15,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::errors;
 use super::headers::NodeHeader;
-use super::retry::{Budget, MOST_TRIES, is_idempotent};
+use super::retry::{Budget, LAST_TRY_AFTER, MOST_SENT, MOST_TRIES, is_idempotent};
 use crate::balance::Outstanding;
 use crate::tables::{PortEntry, Tables};
 
@@ -45,6 +45,8 @@ pub struct Request {
     endpoint: Option<Outstanding>,
     /// Endpoints tried, the one in use included.
     tried: [Option<SocketAddr>; MOST_TRIES],
+    /// How often it was sent to an endpoint that then broke the connection.
+    sent: u8,
     /// Filled when there was nothing to send the request to.
     unavailable: Option<String>,
 }
@@ -52,6 +54,10 @@ pub struct Request {
 impl Request {
     fn tries(&self) -> usize {
         self.tried.iter().flatten().count()
+    }
+
+    fn may_try_again(&self) -> bool {
+        self.tries() < MOST_TRIES && self.began.elapsed() < LAST_TRY_AFTER
     }
 }
 
@@ -73,8 +79,8 @@ impl ProxyHttp for Phases {
     type CTX = Request;
 
     fn new_ctx(&self) -> Request {
-        let (port, endpoint, tried, unavailable) = Default::default();
-        Request { began: Instant::now(), port, endpoint, tried, unavailable }
+        let (port, endpoint, tried, sent, unavailable) = Default::default();
+        Request { began: Instant::now(), port, endpoint, tried, sent, unavailable }
     }
 
     /// None of pingora's modules: bodies pass as they are.
@@ -167,7 +173,7 @@ impl ProxyHttp for Phases {
         if let Some(port) = &request.port {
             port.metrics.connect_failures.inc();
         }
-        error.set_retry(request.tries() < MOST_TRIES);
+        error.set_retry(request.may_try_again());
         error
     }
 
@@ -185,7 +191,9 @@ impl ProxyHttp for Phases {
             && is_idempotent(&session.req_header().method)
             && !session.as_downstream().retry_buffer_truncated()
             && !matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
-        error.set_retry(repeatable && request.tries() < MOST_TRIES && self.budget.take());
+        request.sent += 1;
+        let again = repeatable && request.sent < MOST_SENT && request.may_try_again();
+        error.set_retry(again && self.budget.take());
         error
     }
 

@@ -1,16 +1,21 @@
 //! When a failed request is sent again: only where that is safe.
 //!
-//! - A connection that could not be made: nothing was sent, so always, on another endpoint.
+//! - A connection that could not be made: nothing was sent, so always, on another endpoint,
+//!   for up to three seconds.
 //! - A connection that broke before any byte of an answer: when the method is idempotent (RFC 9110, section 9.2.2) and the
 //!   body, if any, is still at hand. This one costs from a budget, so that a Service in trouble is not drowned.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Method;
 
-/// Tries in all, the first one included.
-pub const MOST_TRIES: usize = 3;
+/// Tries in all, the first one included: when most endpoints of a Service go at once, a request may meet several of them.
+pub const MOST_TRIES: usize = 10;
+/// Of these, how many may have reached an endpoint that then broke the connection.
+pub const MOST_SENT: u8 = 3;
+/// No try begins after this: endpoints that do not even refuse cost a second each.
+pub const LAST_TRY_AFTER: Duration = Duration::from_secs(3);
 
 /// Thousandths of a retry that each request earns: at most one request in five is sent again.
 const EARNED: u64 = 200;
