@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 export XDG_CACHE_HOME ?= $(HOME)/.cache
 export CARGO_TARGET_DIR ?= $(XDG_CACHE_HOME)/weft/target
 export NODES ?= 2
+export FUZZ_SECONDS ?= 60
 SUITE ?= main
 
 .PHONY: help
@@ -81,6 +82,10 @@ images: cluster-up ## Build the images and load them into every node
 .PHONY: bench-propagation
 bench-propagation: deps ## Time from an EndpointSlice change to the last proxy using it (200 changes)
 	@tests/run-bench.sh propagation
+
+.PHONY: fuzz
+fuzz: ## Feed the parsers of untrusted text with generated text (FUZZ_SECONDS=60 for each)
+	@.ci/fuzz
 
 ##@ Working on Weft
 

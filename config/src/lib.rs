@@ -1,5 +1,6 @@
 //! The contract between operator and proxy, and the only thing they know of each other.
 //!
+//! - [`expression`]: the language of circuit breakers.
 //! - [`model`]: the resources as plain Rust types, validated.
 //! - [`wire`]: the protobuf schema's generated types and the conversions from and to the model.
 //! - [`set`]: a set of resources with hashes and a digest, and how an update changes it.
@@ -10,6 +11,7 @@
 //! Nothing here knows HTTP, Kubernetes objects or sockets.
 
 pub mod contract;
+pub mod expression;
 pub mod model;
 pub mod set;
 pub mod snapshot;
