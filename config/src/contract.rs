@@ -19,6 +19,9 @@ pub const CONFIG_PORT: u16 = 9443;
 /// Port of `/metrics`, `/livez` and `/readyz` in operator and proxy pods.
 pub const ADMIN_PORT: u16 = 9901;
 
+/// Port of the operator's debug API, on the loopback address of its pod.
+pub const DEBUG_PORT: u16 = 9902;
+
 /// Path on the proxy's admin port that answers with a [`crate::status::ProxyStatus`] in JSON.
 pub const STATUS_PATH: &str = "/config-status";
 

@@ -2,6 +2,7 @@
 //!
 //! - [`expression`]: the language of circuit breakers.
 //! - [`model`]: the resources as plain Rust types, validated.
+//! - [`policy`]: what may be asked for the traffic of a port.
 //! - [`wire`]: the protobuf schema's generated types and the conversions from and to the model.
 //! - [`set`]: a set of resources with hashes and a digest, and how an update changes it.
 //! - [`snapshot`]: the file a proxy keeps its last-known-good configuration in.
@@ -13,12 +14,12 @@
 pub mod contract;
 pub mod expression;
 pub mod model;
+pub mod policy;
 pub mod set;
 pub mod snapshot;
 pub mod status;
 pub mod wire;
 
-pub use model::{
-    Endpoint, Endpoints, EndpointsId, Port, Resource, ResourceKey, Service, ServiceId, TrafficType,
-};
+pub use model::{Endpoint, Endpoints, EndpointsId, Port, Resource, ResourceKey, Service, ServiceId};
+pub use policy::{HttpPolicy, RateLimit, Scheme, Timeouts, Traffic, UpstreamTls};
 pub use set::{Entry, ResourceSet, Update};

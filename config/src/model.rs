@@ -1,11 +1,13 @@
 //! The resources that travel, as plain Rust types.
 //!
 //! What lives here is already valid: ports are not zero, addresses are addresses. The conversions in
-//! [`crate::wire`] are the only way in from bytes.
+//! [`crate::wire`] are the only way in from bytes. What may be asked for the traffic of a port is in [`crate::policy`].
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use crate::policy::{Timeouts, Traffic};
 
 /// Namespace and name of a Service of the user.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,7 +67,7 @@ impl fmt::Display for EndpointsId {
 }
 
 /// One resource: the unit that is sent, acknowledged, refused and kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Resource {
     /// How a Service is carried.
     Service(Service),
@@ -84,7 +86,7 @@ impl Resource {
 }
 
 /// How one Service of the user is carried.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     /// Which Service.
     pub id: ServiceId,
@@ -93,7 +95,7 @@ pub struct Service {
 }
 
 /// One port of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Port {
     /// The port number of the Service.
     pub port: u16,
@@ -101,17 +103,12 @@ pub struct Port {
     pub name: String,
     /// The local port proxies listen on for it.
     pub listen_port: u16,
-    /// What is spoken on it.
-    pub traffic_type: TrafficType,
+    /// What is spoken on it, and what was asked for it.
+    pub traffic: Traffic,
+    /// How long things may take.
+    pub timeouts: Timeouts,
     /// The endpoints it leads to.
     pub endpoints: EndpointsId,
-}
-
-/// What is spoken on a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrafficType {
-    /// HTTP/1.0, HTTP/1.1 and h2c with prior knowledge.
-    Http,
 }
 
 /// The endpoints behind one port of a Service.

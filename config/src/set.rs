@@ -13,7 +13,7 @@ use crate::model::{Resource, ResourceKey};
 use crate::wire;
 
 /// A resource with its hash.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// xxh3-64 over the operator's protobuf encoding of the resource, its name included. The schema has no maps, so
     /// prost encodes equal resources to equal bytes.
@@ -31,7 +31,7 @@ impl Entry {
 }
 
 /// A change, as the proxy applies it: all of it or, resource by resource, what can be applied.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Update {
     /// New or changed resources.
     pub upserts: Vec<Entry>,

@@ -87,7 +87,8 @@ pub fn read(path: &Path) -> Result<Option<ResourceSet>, SnapshotError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Endpoints, EndpointsId, Port, Resource, Service, ServiceId, TrafficType};
+    use crate::model::{Endpoints, EndpointsId, Port, Resource, Service, ServiceId};
+    use crate::policy::{Timeouts, Traffic};
 
     fn set() -> ResourceSet {
         let id = ServiceId::new("shop", "cart");
@@ -96,7 +97,8 @@ mod tests {
             port: 80,
             name: "http".into(),
             listen_port: 10000,
-            traffic_type: TrafficType::Http,
+            traffic: Traffic::default(),
+            timeouts: Timeouts::default(),
             endpoints: endpoints.clone(),
         };
         let ready = vec![([10, 0, 0, 1], 8080).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 8080).into()];

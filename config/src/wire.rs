@@ -5,8 +5,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::model::{Endpoints, EndpointsId, Port, Resource, ResourceKey, Service, ServiceId, TrafficType};
+use crate::model::{Endpoints, EndpointsId, Port, Resource, ResourceKey, Service, ServiceId};
 use crate::set::Entry;
+
+mod traffic;
 
 /// Generated from `proto/weft/config/v1/config.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
@@ -46,6 +48,16 @@ pub enum DecodeError {
         resource: String,
         /// The number as sent.
         value: i32,
+    },
+    /// A policy cannot be understood; a newer operator may know more of them.
+    #[error("{resource}: {what}: {why}")]
+    Policy {
+        /// The resource.
+        resource: String,
+        /// Which policy.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
     },
 }
 
@@ -155,20 +167,19 @@ fn decode(resource: &v1::Resource) -> Result<Resource, DecodeError> {
 }
 
 fn encode_service(service: &Service) -> v1::Service {
-    v1::Service {
-        ports: service
-            .ports
-            .iter()
-            .map(|port| v1::Port {
-                port: port.port.into(),
-                name: port.name.clone(),
-                listen_port: port.listen_port.into(),
-                traffic_type: match port.traffic_type {
-                    TrafficType::Http => v1::TrafficType::Http.into(),
-                },
-                endpoints: port.endpoints.to_string(),
-            })
-            .collect(),
+    v1::Service { ports: service.ports.iter().map(encode_port).collect() }
+}
+
+fn encode_port(port: &Port) -> v1::Port {
+    let (traffic_type, http) = traffic::encode(&port.traffic);
+    v1::Port {
+        port: port.port.into(),
+        name: port.name.clone(),
+        listen_port: port.listen_port.into(),
+        traffic_type: traffic_type.into(),
+        endpoints: port.endpoints.to_string(),
+        http,
+        timeouts: traffic::encode_timeouts(&port.timeouts),
     }
 }
 
@@ -178,15 +189,8 @@ fn decode_service(name: &str, id: ServiceId, service: &v1::Service) -> Result<Se
             port: port_number(name, port.port)?,
             name: port.name.clone(),
             listen_port: port_number(name, port.listen_port)?,
-            traffic_type: match port.traffic_type() {
-                v1::TrafficType::Http => TrafficType::Http,
-                v1::TrafficType::Unspecified => {
-                    return Err(DecodeError::TrafficType {
-                        resource: name.to_owned(),
-                        value: port.traffic_type,
-                    });
-                }
-            },
+            traffic: traffic::decode(name, port)?,
+            timeouts: traffic::decode_timeouts(port.timeouts.as_ref()),
             endpoints: endpoints_id(&port.endpoints)?,
         })
     });

@@ -10,6 +10,7 @@
 )]
 #![allow(clippy::duplicated_attributes, reason = "printer columns are alike in parts")]
 
+mod defaults;
 mod proxy;
 mod rules;
 mod status;
@@ -18,7 +19,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use proxy::{Drain, ImagePullPolicy, LogFormat, LogLevel, PortRange, Proxy};
+pub use defaults::{CircuitBreaker, Defaults, RateLimit, Retry, Timeouts, TrafficType};
+pub use proxy::{AccessLog, Drain, ImagePullPolicy, LogFormat, LogLevel, PortRange, Proxy};
 pub use status::{MeshConfigStatus, PortCounts, ProxyCounts};
 
 /// The mesh as it should be. Every field has a default; `spec: {}` is a complete mesh.
@@ -112,6 +114,13 @@ pub struct MeshConfigSpec {
     /// default/kubernetes never are.
     pub namespaces: Namespaces,
 
+    /// What is spoken on the ports of Services that do not say so themselves with the annotation
+    /// weft.mesh/traffic-type.
+    pub default_traffic_type: TrafficType,
+
+    /// What holds for every Service whose annotations do not say otherwise.
+    pub defaults: Defaults,
+
     /// The proxies, one on every node.
     pub proxy: Proxy,
 
@@ -125,6 +134,8 @@ impl Default for MeshConfigSpec {
             domains: vec!["weft.mesh".to_owned()],
             cluster_domain: "cluster.local".to_owned(),
             namespaces: Namespaces::default(),
+            default_traffic_type: TrafficType::default(),
+            defaults: Defaults::default(),
             proxy: Proxy::default(),
             dns: Dns::default(),
         }

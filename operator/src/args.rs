@@ -50,6 +50,9 @@ pub struct RunArgs {
     /// Port of /metrics, /livez and /readyz.
     #[arg(long, env = "WEFT_ADMIN_PORT", default_value_t = contract::ADMIN_PORT)]
     pub admin_port: u16,
+    /// Port of the debug API, on the loopback address.
+    #[arg(long, env = "WEFT_DEBUG_PORT", default_value_t = contract::DEBUG_PORT)]
+    pub debug_port: u16,
 }
 
 /// How log lines look.

@@ -6,40 +6,54 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weft_config::{Endpoints, EndpointsId, Entry, Port, Resource, Service, TrafficType};
+use weft_config::{Endpoints, EndpointsId, Entry, Port, Resource, Service};
 
+use crate::annotations::{self, Problem, Settings};
 use crate::index::facts::{ServiceFacts, ServicePort, ShadowFacts, SliceFacts};
 
-/// The resources of one Service: itself, and the endpoints of each of its ports.
+/// What became of one Service.
+#[derive(Debug, Default)]
+pub struct Compiled {
+    /// Its resources.
+    pub entries: Vec<Entry>,
+    /// What was asked for it and could not be understood.
+    pub problems: Vec<Problem>,
+}
+
+/// The resources of one Service: itself, and the endpoints of each of its ports. `defaults` hold where it asks for nothing.
 ///
 /// A port is carried once the shadow Service records a listen port for it. While it records none there is nothing.
 pub fn service(
     service: &ServiceFacts,
     slices: &[Arc<SliceFacts>],
     shadow: Option<&ShadowFacts>,
-) -> Vec<Entry> {
+    defaults: &Settings,
+) -> Compiled {
     let listen_port = |port: u16| {
         let recorded = shadow?.ports.iter().find(|(number, _)| *number == port);
         recorded.map(|(_, listen_port)| *listen_port)
     };
-    let mut resources = Vec::new();
+    let (settings, problems) = Settings::of(service, defaults);
+    let (traffic, timeouts) = (settings.traffic(service), settings.timeouts());
+    let mut entries = Vec::new();
     let mut ports = Vec::new();
-    for port in &service.ports {
+    for port in annotations::carried(service, defaults) {
         let Some(listen_port) = listen_port(port.port) else { continue };
         let id = EndpointsId { service: service.id.clone(), port: port.port };
         ports.push(Port {
             port: port.port,
             name: port.name.to_string(),
             listen_port,
-            traffic_type: TrafficType::Http,
+            traffic: traffic.clone(),
+            timeouts,
             endpoints: id.clone(),
         });
-        resources.push(Entry::new(Resource::Endpoints(id, endpoints(port, service.ipv6, slices))));
+        entries.push(Entry::new(Resource::Endpoints(id, endpoints(port, service.ipv6, slices))));
     }
     if !ports.is_empty() {
-        resources.push(Entry::new(Resource::Service(Service { id: service.id.clone(), ports })));
+        entries.push(Entry::new(Resource::Service(Service { id: service.id.clone(), ports })));
     }
-    resources
+    Compiled { entries, problems }
 }
 
 /// Best last: of an endpoint that is in several slices (it may be while one is rewritten) the best state counts.
@@ -51,18 +65,18 @@ enum State {
 }
 
 /// The endpoints of `port`, over all slices of the Service's first address family. A slice's port belongs to the Service's
-/// port of the same name; its number may differ from slice to slice.
+/// port of the same name and protocol; its number may differ from slice to slice.
 fn endpoints(port: &ServicePort, ipv6: bool, slices: &[Arc<SliceFacts>]) -> Endpoints {
     let mut states: BTreeMap<SocketAddr, State> = BTreeMap::new();
     for slice in slices.iter().filter(|slice| slice.ipv6 == ipv6) {
-        for (_, number) in slice.ports.iter().filter(|(name, _)| *name == port.name) {
+        for here in slice.ports.iter().filter(|here| here.name == port.name && here.udp == port.udp) {
             for endpoint in &slice.endpoints {
                 let state = match (endpoint.ready, endpoint.draining) {
                     (true, _) => State::Ready,
                     (false, true) => State::Draining,
                     (false, false) => State::Unready,
                 };
-                let known = states.entry(SocketAddr::new(endpoint.address, *number)).or_insert(state);
+                let known = states.entry(SocketAddr::new(endpoint.address, here.port)).or_insert(state);
                 *known = state.max(*known);
             }
         }
@@ -105,7 +119,11 @@ mod tests {
             }
         }
         let mut text = String::new();
-        for entry in service(&facts.unwrap(), &slices, shadow.as_ref()) {
+        let compiled = service(&facts.unwrap(), &slices, shadow.as_ref(), &Settings::default());
+        for problem in &compiled.problems {
+            let _ = writeln!(text, "Problem: {problem}");
+        }
+        for entry in compiled.entries {
             match &*entry.resource {
                 Resource::Endpoints(id, e) => {
                     let _ = write!(
@@ -122,6 +140,11 @@ mod tests {
                             "  port {} {:?} listens on {} leads to {}",
                             p.port, p.name, p.listen_port, p.endpoints
                         );
+                        if p.traffic != weft_config::Traffic::default()
+                            || p.timeouts != weft_config::Timeouts::default()
+                        {
+                            let _ = writeln!(text, "    {:?} {:?}", p.traffic, p.timeouts);
+                        }
                     }
                 }
             }
@@ -146,4 +169,6 @@ mod tests {
     golden!(no_shadow_yet);
     golden!(a_renamed_and_a_removed_port);
     golden!(nothing_behind_it);
+    golden!(annotated);
+    golden!(datagrams);
 }

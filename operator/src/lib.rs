@@ -4,6 +4,7 @@
 //! leads ([`lease`]) also writes ([`apply`]): [`reconcile`] starts and stops with the Lease. [`names`], [`ports`] and [`dns`]
 //! are the pure parts it decides with.
 
+pub mod annotations;
 pub mod apply;
 pub mod args;
 pub mod cleanup;

@@ -1,11 +1,13 @@
 //! Wires the operator together and waits for its end.
 
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use kube::Client;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -18,6 +20,7 @@ use weft_operator::index::{self, Index};
 use weft_operator::lease::{self, Fence};
 use weft_operator::publish::Publisher;
 use weft_operator::serve::admin::Admin;
+use weft_operator::serve::debug::Debug;
 use weft_operator::serve::metrics::Metrics;
 use weft_operator::{cleanup, reconcile, serve};
 
@@ -85,8 +88,12 @@ async fn run(client: Client, namespace: String, args: RunArgs) -> Result<(), Fai
 
     index::watch::start(&index, &ctx.client);
     tokio::spawn(ctx.publisher.clone().run(index.clone(), Arc::clone(&ctx.metrics)));
+    let debug = Debug { index: index.clone(), publisher: ctx.publisher.clone() };
+    let loopback = TcpListener::bind((Ipv4Addr::LOCALHOST, args.debug_port)).await?;
+    tokio::spawn(serve::http::serve(loopback, move |request| debug.answer(request)));
     let admin = Admin { index, publisher: ctx.publisher.clone(), metrics: Arc::clone(&ctx.metrics), serving };
-    tokio::spawn(admin.serve(serve::bind(args.admin_port).await?));
+    let listener = serve::bind(args.admin_port).await?;
+    tokio::spawn(serve::http::serve(listener, move |request| admin.answer(request)));
     tokio::spawn(serve::config_stream(ctx.clone(), args.config_port, serving_set));
     let leader = tokio::spawn(lead(ctx.clone(), leading));
     let election = {

@@ -8,7 +8,8 @@ use std::time::Instant;
 use tokio::sync::watch;
 use weft_config::{Entry, ResourceKey, ResourceSet, ServiceId, Update};
 
-use crate::compile;
+use crate::annotations::Problem;
+use crate::compile::{self, Compiled};
 use crate::index::Index;
 use crate::serve::metrics::Metrics;
 
@@ -29,6 +30,8 @@ pub struct Publisher {
 struct State {
     set: ResourceSet,
     by_service: HashMap<ServiceId, BTreeSet<ResourceKey>>,
+    /// What was asked for and could not be understood.
+    problems: BTreeMap<ServiceId, Vec<Problem>>,
     version: u64,
     /// What changed with each of the latest versions, oldest first; the last is `version`'s.
     log: VecDeque<BTreeSet<ResourceKey>>,
@@ -71,14 +74,16 @@ impl Publisher {
         loop {
             let concerned = changes.next().await;
             let began = Instant::now();
+            let defaults = index.defaults();
             let compiled = concerned.into_iter().map(|id| {
-                let entries = match index.meshed(&id) {
+                let compiled = match index.meshed(&id) {
                     Some(service) => {
-                        compile::service(&service, &index.slices(&id), index.shadow(&id).as_deref())
+                        let shadow = index.shadow(&id);
+                        compile::service(&service, &index.slices(&id), shadow.as_deref(), &defaults)
                     }
-                    None => Vec::new(),
+                    None => compile::Compiled::default(),
                 };
-                (id, entries)
+                (id, compiled)
             });
             self.publish(compiled.collect());
             metrics.compile.observe(began.elapsed().as_secs_f64());
@@ -86,10 +91,15 @@ impl Publisher {
     }
 
     /// Replaces the resources of the given Services. The first call publishes even when it changes nothing.
-    pub fn publish(&self, services: Vec<(ServiceId, Vec<Entry>)>) {
+    pub fn publish(&self, services: Vec<(ServiceId, Compiled)>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let mut changed = BTreeSet::new();
-        for (id, entries) in services {
+        for (id, Compiled { entries, problems }) in services {
+            if problems.is_empty() {
+                state.problems.remove(&id);
+            } else {
+                state.problems.insert(id.clone(), problems);
+            }
             let keys: BTreeSet<_> = entries.iter().map(|entry| entry.resource.key()).collect();
             let before = if keys.is_empty() {
                 state.by_service.remove(&id)
@@ -148,6 +158,16 @@ impl Publisher {
         format!("{:016x}", state.set.digest())
     }
 
+    /// What was asked for and could not be understood, by Service.
+    pub fn problems(&self) -> BTreeMap<ServiceId, Vec<Problem>> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).problems.clone()
+    }
+
+    /// All resources, in the order of their keys.
+    pub fn configuration(&self) -> Vec<Entry> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).set.iter().cloned().collect()
+    }
+
     /// The number of resources.
     pub fn resources(&self) -> usize {
         self.state.read().unwrap_or_else(PoisonError::into_inner).set.len()
@@ -166,13 +186,13 @@ mod tests {
     }
 
     /// Service `i` with `ports` ports of `ready` endpoints each.
-    fn entries(i: u8, ports: u16, ready: u8) -> Vec<Entry> {
+    fn entries(i: u8, ports: u16, ready: u8) -> Compiled {
         let list = |port| {
             let ready = (0..ready).map(|a| ([10, 0, i, a], 80).into()).collect();
             let id = EndpointsId { service: service(i), port };
             Entry::new(Resource::Endpoints(id, Endpoints { ready, ..Endpoints::default() }))
         };
-        (1..=ports).map(list).collect()
+        Compiled { entries: (1..=ports).map(list).collect(), problems: Vec::new() }
     }
 
     proptest! {

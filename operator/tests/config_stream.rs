@@ -22,6 +22,7 @@ use tonic::{Code, Status, Streaming};
 use weft_config::wire::v1::config_discovery_client::ConfigDiscoveryClient;
 use weft_config::wire::v1::{self, proxy_message::Message};
 use weft_config::{Endpoints, EndpointsId, Entry, Resource, ResourceKey, ServiceId};
+use weft_operator::compile::Compiled;
 use weft_operator::publish::Publisher;
 use weft_operator::serve::ca;
 use weft_operator::serve::metrics::Metrics;
@@ -123,7 +124,7 @@ impl Operator {
 
     /// Publishes Service `name` with `ready` endpoints.
     fn publish(&self, name: &str, ready: u8) {
-        self.publisher.publish(vec![(ServiceId::new("shop", name), vec![entry(name, ready)])]);
+        self.publisher.publish(vec![(ServiceId::new("shop", name), compiled(vec![entry(name, ready)]))]);
     }
 }
 
@@ -136,6 +137,10 @@ impl Proxy {
         let ack = v1::Ack { version: update.version, rejections, digest: update.digest };
         self.answers.send(v1::ProxyMessage { message: Some(Message::Ack(ack)) }).await.unwrap();
     }
+}
+
+fn compiled(entries: Vec<Entry>) -> Compiled {
+    Compiled { entries, ..Compiled::default() }
 }
 
 fn entry(name: &str, ready: u8) -> Entry {
@@ -180,7 +185,7 @@ async fn a_proxy_is_sent_what_it_lacks_and_then_each_change() {
         operator.publish(name, 1);
     }
     operator.publish("pay", 2);
-    operator.publisher.publish(vec![(ServiceId::new("shop", "old"), vec![])]);
+    operator.publisher.publish(vec![(ServiceId::new("shop", "old"), compiled(vec![]))]);
 
     let holds = [entry("cart", 1), entry("pay", 1), entry("old", 1)].iter().map(held).collect();
     let mut proxy = operator.connect(Some("proxy"), "node1", holds).await.unwrap();
@@ -199,7 +204,7 @@ async fn a_proxy_is_sent_what_it_lacks_and_then_each_change() {
     operator.publish("pay", 4);
     operator.publish("pay", 5);
     operator.publish("gone", 1);
-    operator.publisher.publish(vec![(ServiceId::new("shop", "gone"), vec![])]);
+    operator.publisher.publish(vec![(ServiceId::new("shop", "gone"), compiled(vec![]))]);
     assert_eq!(operator.metrics.unacknowledged.get(), 1);
     let key = v1::ResourceKey::from(&ResourceKey::Service(ServiceId::new("shop", "cart")));
     let rejection = v1::Rejection { key: Some(key), reason: "no".into() };

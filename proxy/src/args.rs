@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use weft_config::contract;
 
+use crate::access_log::Format;
+
 /// The Weft node proxy.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "weft-proxy", version)]
@@ -39,6 +41,9 @@ pub struct Args {
     /// How log lines look.
     #[arg(long, env = "WEFT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    /// Whether a line is written to standard output for each request, TCP connection and UDP session, and how it looks.
+    #[arg(long, env = "WEFT_ACCESS_LOG", value_enum, default_value_t = Format::Off)]
+    pub access_log: Format,
     /// Seconds for which new connections are still taken after SIGTERM, without telling anybody to leave.
     #[arg(long, env = "WEFT_ACCEPT_WINDOW_SECONDS", default_value_t = 5)]
     pub accept_window_seconds: u64,

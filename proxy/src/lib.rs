@@ -1,9 +1,10 @@
 //! The node proxy.
 //!
 //! Data goes one way: [`sync`] receives resources, [`tables`] turns them into what a request needs, [`listen`] holds a
-//! socket for each port, [`http`] carries a request, [`balance`] picks the endpoint. [`drain`] is how it all ends,
-//! [`admin`] and [`metrics`] are what people and Kubernetes see of it.
+//! socket for each port, [`http`] carries a request, [`tcp`] a connection, [`udp`] datagrams, [`balance`] picks the endpoint. [`drain`] is how it all ends,
+//! [`admin`], [`metrics`] and [`access_log`] are what people and Kubernetes see of it.
 
+pub mod access_log;
 pub mod admin;
 pub mod args;
 pub mod balance;
@@ -13,3 +14,5 @@ pub mod listen;
 pub mod metrics;
 pub mod sync;
 pub mod tables;
+pub mod tcp;
+pub mod udp;

@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::Parser;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
+use weft_proxy::access_log::AccessLog;
 use weft_proxy::admin::Admin;
 use weft_proxy::args::{Args, LogFormat};
 use weft_proxy::drain::{self, Drain};
-use weft_proxy::listen::Listeners;
+use weft_proxy::listen::{Carriers, Listeners};
 use weft_proxy::metrics::Metrics;
 use weft_proxy::sync::{Operator, Sync};
 use weft_proxy::tables::Tables;
@@ -78,8 +79,9 @@ async fn run(
 ) -> Result<(), Failure> {
     let tables = Arc::new(Tables::default());
     let metrics = Arc::new(Metrics::default());
-    let engine = weft_proxy::http::engine(Arc::clone(&tables), &args.node_name, threads)?;
-    let listeners = Arc::new(Listeners::new(engine, Arc::clone(&metrics)));
+    let access_log = AccessLog::new(args.access_log)?;
+    let carriers = Carriers::new(Arc::clone(&tables), &args.node_name, threads, access_log)?;
+    let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
     let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
     let (sync, view) = Sync::new(applier, Arc::clone(&listeners), Arc::clone(&metrics), &args.snapshot_dir);
 

@@ -18,8 +18,9 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 use weft_config::wire::v1::config_discovery_server::{ConfigDiscovery, ConfigDiscoveryServer};
 use weft_config::wire::v1::{self, proxy_message::Message};
-use weft_config::{Endpoints, EndpointsId, Entry, Port, Resource, Service, ServiceId, TrafficType};
-use weft_proxy::listen::Listeners;
+use weft_config::{Endpoints, EndpointsId, Entry, Port, Resource, Service, ServiceId, Timeouts, Traffic};
+use weft_proxy::access_log::{AccessLog, Format};
+use weft_proxy::listen::{Carriers, Listeners};
 use weft_proxy::metrics::Metrics;
 use weft_proxy::sync::{Operator as Address, Sync, SyncView};
 use weft_proxy::tables::Tables;
@@ -86,8 +87,9 @@ impl Bed {
     /// A proxy that follows this operator.
     fn proxy(&self) -> (SyncView, Arc<Listeners>) {
         let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
-        let engine = weft_proxy::http::engine(Arc::clone(&tables), "node1", 2).unwrap();
-        let listeners = Arc::new(Listeners::new(engine, Arc::clone(&metrics)));
+        let access_log = AccessLog::new(Format::Off).unwrap();
+        let carriers = Carriers::new(Arc::clone(&tables), "node1", 2, access_log).unwrap();
+        let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
         let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
         let (sync, view) = Sync::new(applier, Arc::clone(&listeners), metrics, &self.directory);
         tokio::spawn(sync.run(Address {
@@ -142,7 +144,8 @@ fn service(name: &str, listen_port: u16, backend: std::net::SocketAddr) -> [Entr
         port: 80,
         name: "http".into(),
         listen_port,
-        traffic_type: TrafficType::Http,
+        traffic: Traffic::default(),
+        timeouts: Timeouts::default(),
         endpoints: endpoints.clone(),
     };
     let ready = Endpoints { ready: vec![backend], ..Endpoints::default() };
@@ -185,8 +188,9 @@ async fn what_was_acknowledged_serves_and_survives_the_operator_and_a_restart() 
     // Another process on the same directory, with no operator to be reached: ready at once.
     until("the snapshot is written", || bed.directory.join("config").exists()).await;
     let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
-    let engine = weft_proxy::http::engine(Arc::clone(&tables), "node1", 2).unwrap();
-    let listeners = Arc::new(Listeners::new(engine, Arc::clone(&metrics)));
+    let access_log = AccessLog::new(Format::Off).unwrap();
+    let carriers = Carriers::new(Arc::clone(&tables), "node1", 2, access_log).unwrap();
+    let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
     let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
     let (_sync, second) = Sync::new(applier, listeners, metrics, &bed.directory);
     // It cannot have the port that the first still listens on, and says so; the rest of the configuration is in force.

@@ -55,6 +55,10 @@ pub struct Proxy {
     /// Form of the lines in the proxies' log.
     pub log_format: LogFormat,
 
+    /// Whether the proxies write a line for each request, TCP connection and UDP session to their standard output, and
+    /// in which form.
+    pub access_log: AccessLog,
+
     /// Ports in the proxies' own network namespaces; each port of each Service in the mesh takes one.
     pub listen_ports: PortRange,
 
@@ -75,6 +79,7 @@ impl Default for Proxy {
             worker_threads: 0,
             log_level: LogLevel::default(),
             log_format: LogFormat::default(),
+            access_log: AccessLog::default(),
             listen_ports: PortRange::default(),
             drain: Drain::default(),
         }
@@ -140,6 +145,29 @@ impl LogFormat {
         match self {
             Self::Text => "text",
             Self::Json => "json",
+        }
+    }
+}
+
+/// Lines about requests.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub enum AccessLog {
+    /// None.
+    #[default]
+    Off,
+    /// As web servers have written them for decades (Common Log Format), with the Service and the endpoint behind.
+    Common,
+    /// One JSON object a line.
+    JSON,
+}
+
+impl AccessLog {
+    /// The word of the proxy's flag `--access-log`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Common => "common",
+            Self::JSON => "json",
         }
     }
 }

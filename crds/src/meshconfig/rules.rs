@@ -55,6 +55,13 @@ pub(super) fn namespaces() -> Value {
     }])
 }
 
+pub(super) fn duration() -> Value {
+    json!([{
+        "rule": "self.matches('^[1-9][0-9]{0,7}(ms|s|m|h)$')",
+        "message": "a time is a whole number with its unit, ms, s, m or h: write it like 500ms or 5s",
+    }])
+}
+
 pub(super) fn listen_ports() -> Value {
     json!([
         {

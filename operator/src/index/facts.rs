@@ -10,6 +10,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use weft_config::ServiceId;
 
+use crate::annotations;
+
 /// Marks a shadow Service.
 pub const SHADOW_LABEL: &str = "weft.mesh/shadow";
 /// On a shadow Service: namespace of the Service it stands for.
@@ -19,13 +21,15 @@ pub const NAME_LABEL: &str = "weft.mesh/service-name";
 /// On an EndpointSlice: its Service (Kubernetes' own).
 const SLICE_SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-/// One TCP port of a Service.
+/// One port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePort {
     /// Its number.
     pub port: u16,
     /// Its name; empty when it has none.
     pub name: Arc<str>,
+    /// `protocol: UDP`; TCP otherwise.
+    pub udp: bool,
 }
 
 /// A Service of the user's or of our own, but no shadow.
@@ -33,8 +37,12 @@ pub struct ServicePort {
 pub struct ServiceFacts {
     /// Namespace and name.
     pub id: ServiceId,
-    /// Its TCP ports, by number.
+    /// The object's uid.
+    pub uid: Arc<str>,
+    /// Its TCP and UDP ports, by number.
     pub ports: Vec<ServicePort>,
+    /// Those of its annotations that are meant for a mesh, by their whole keys.
+    pub annotations: BTreeMap<Arc<str>, Arc<str>>,
     /// `type: ExternalName`.
     pub external_name: bool,
     /// Its first family is IPv6.
@@ -48,17 +56,26 @@ impl ServiceFacts {
     pub fn of(service: &Service) -> Option<Self> {
         let id = ServiceId::new(service.metadata.namespace.as_deref()?, service.metadata.name.as_deref()?);
         let spec = service.spec.as_ref()?;
-        let ports = spec.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
-        let mut ports: Vec<_> = ports
+        let mut ports: Vec<_> = spec
+            .ports
+            .iter()
+            .flatten()
             .filter_map(|port| {
                 let name = port.name.as_deref().unwrap_or_default().into();
-                Some(ServicePort { port: u16::try_from(port.port).ok()?, name })
+                let udp = is_udp(port.protocol.as_deref())?;
+                Some(ServicePort { port: u16::try_from(port.port).ok()?, name, udp })
             })
             .collect();
-        ports.sort_by_key(|port| port.port);
+        ports.sort_by_key(|port| (port.port, port.udp));
+        let annotations = service.metadata.annotations.iter().flatten();
         Some(Self {
             id,
+            uid: service.metadata.uid.as_deref().unwrap_or_default().into(),
             ports,
+            annotations: annotations
+                .filter(|(key, _)| annotations::PREFIXES.iter().any(|prefix| key.starts_with(prefix)))
+                .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+                .collect(),
             external_name: spec.type_.as_deref() == Some("ExternalName"),
             ipv6: spec.ip_families.iter().flatten().next().is_some_and(|family| family == "IPv6"),
             cluster_ip: spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()),
@@ -119,7 +136,7 @@ pub fn fingerprint(service: &Service) -> u64 {
         spec.selector.hash(&mut hasher);
         spec.traffic_distribution.hash(&mut hasher);
         for port in spec.ports.iter().flatten() {
-            (port.name.as_deref().unwrap_or_default(), port.port, is_tcp(port.protocol.as_deref()))
+            (port.name.as_deref().unwrap_or_default(), port.port, is_udp(port.protocol.as_deref()))
                 .hash(&mut hasher);
             format!("{:?}", port.target_port).hash(&mut hasher);
         }
@@ -127,8 +144,13 @@ pub fn fingerprint(service: &Service) -> u64 {
     hasher.finish()
 }
 
-fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|protocol| protocol == "TCP")
+/// Whether `protocol` is UDP or TCP, the default. `None`: neither, which no proxy carries.
+fn is_udp(protocol: Option<&str>) -> Option<bool> {
+    match protocol {
+        None | Some("TCP") => Some(false),
+        Some("UDP") => Some(true),
+        Some(_) => None,
+    }
 }
 
 /// An EndpointSlice.
@@ -138,8 +160,8 @@ pub struct SliceFacts {
     pub service: ServiceId,
     /// `addressType: IPv6`.
     pub ipv6: bool,
-    /// (Name of the Service's port, number on these endpoints).
-    pub ports: Vec<(Arc<str>, u16)>,
+    /// The Service's ports on these endpoints.
+    pub ports: Vec<ServicePort>,
     /// The endpoints.
     pub endpoints: Vec<EndpointFacts>,
 }
@@ -165,7 +187,6 @@ impl SliceFacts {
         if slice.address_type == "FQDN" {
             return None;
         }
-        let ports = slice.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
         let endpoints = slice.endpoints.iter().flatten().filter_map(|endpoint| {
             let conditions = endpoint.conditions.as_ref();
             // Absent means true for `ready` and `serving`, false for `terminating` (EndpointConditions in discovery/v1).
@@ -182,10 +203,14 @@ impl SliceFacts {
         Some(Self {
             service: ServiceId::new(namespace, service.as_str()),
             ipv6: slice.address_type == "IPv6",
-            ports: ports
+            ports: slice
+                .ports
+                .iter()
+                .flatten()
                 .filter_map(|port| {
-                    let number = u16::try_from(port.port?).ok()?;
-                    Some((port.name.as_deref().unwrap_or_default().into(), number))
+                    let name = port.name.as_deref().unwrap_or_default().into();
+                    let udp = is_udp(port.protocol.as_deref())?;
+                    Some(ServicePort { port: u16::try_from(port.port?).ok()?, name, udp })
                 })
                 .collect(),
             endpoints: endpoints.collect(),

@@ -22,6 +22,7 @@ use weft_config::ServiceId;
 use weft_config::contract::PROXY_SERVICE_ACCOUNT;
 use weft_crds::MeshConfig;
 
+use crate::annotations::Settings;
 use crate::names::ShadowName;
 use facts::{ServiceFacts, ShadowFacts, SliceFacts};
 use scope::Scope;
@@ -116,6 +117,11 @@ impl Index {
     pub fn meshed(&self, id: &ServiceId) -> Option<Arc<ServiceFacts>> {
         let state = self.lock();
         state.services.get(id).filter(|service| state.scope.includes(service)).cloned()
+    }
+
+    /// What holds for Services that ask for nothing.
+    pub fn defaults(&self) -> Arc<Settings> {
+        self.lock().scope.defaults()
     }
 
     /// The names of all Services in the mesh, sorted.

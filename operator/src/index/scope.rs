@@ -1,4 +1,4 @@
-//! Which MeshConfig is active, and which Services are in the mesh. Pure.
+//! Which MeshConfig is active, which Services are in the mesh and what holds for those that ask for nothing. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use weft_crds::MeshConfig;
 
 use super::facts::ServiceFacts;
+use crate::annotations::{self, Settings};
 
 /// Never in the mesh, whatever a MeshConfig says: a fault there would take the cluster's own services along.
 const NEVER: &str = "kube-system";
@@ -21,9 +22,10 @@ pub fn active<'a>(
 }
 
 /// Which Services are in the mesh. The default: none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scope {
     mesh: Option<Filter>,
+    defaults: Arc<Settings>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +43,13 @@ impl Scope {
             watch: mesh.spec.namespaces.watch.iter().cloned().collect(),
             ignore: mesh.spec.namespaces.ignore.iter().cloned().collect(),
         };
-        Self { mesh: mesh.map(filter) }
+        let defaults = mesh.map(|mesh| Settings::of_mesh(&mesh.spec).0).unwrap_or_default();
+        Self { mesh: mesh.map(filter), defaults: Arc::new(defaults) }
+    }
+
+    /// What holds for Services that ask for nothing.
+    pub fn defaults(&self) -> Arc<Settings> {
+        Arc::clone(&self.defaults)
     }
 
     /// Whether `service` is in the mesh. `ExternalName` Services are not: they are names, there is nothing to carry to.
@@ -53,7 +61,7 @@ impl Scope {
             && namespace != filter.own
             && !kubernetes
             && !service.external_name
-            && !service.ports.is_empty()
+            && annotations::carried(service, &self.defaults).next().is_some()
             && (filter.watch.is_empty() || filter.watch.contains(namespace))
             && !filter.ignore.contains(namespace)
     }
@@ -67,9 +75,18 @@ mod tests {
     use super::*;
 
     fn service(namespace: &str, name: &str) -> ServiceFacts {
-        let ports = vec![ServicePort { port: 80, name: "".into() }];
+        let ports = vec![ServicePort { port: 80, name: "".into(), udp: false }];
         let id = ServiceId::new(namespace, name);
-        ServiceFacts { id, ports, external_name: false, ipv6: false, cluster_ip: None }
+        let annotations = std::collections::BTreeMap::new();
+        ServiceFacts {
+            id,
+            uid: "".into(),
+            ports,
+            annotations,
+            external_name: false,
+            ipv6: false,
+            cluster_ip: None,
+        }
     }
 
     fn mesh(name: &str, watch: &[&str], ignore: &[&str]) -> MeshConfig {
@@ -105,8 +122,12 @@ mod tests {
     #[test]
     fn names_without_anything_to_carry_to_are_not_in_the_mesh() {
         let external = ServiceFacts { external_name: true, ..service("shop", "cart") };
-        let udp_only = ServiceFacts { ports: vec![], ..service("shop", "cart") };
-        assert!(!included(&[], &[], &external) && !included(&[], &[], &udp_only));
+        let no_ports = ServiceFacts { ports: vec![], ..service("shop", "cart") };
+        let annotations = [("weft.mesh/traffic-type".into(), "udp".into())].into();
+        let no_datagrams = ServiceFacts { annotations, ..service("shop", "cart") };
+        for left_out in [external, no_ports, no_datagrams] {
+            assert!(!included(&[], &[], &left_out));
+        }
         assert!(!Scope::default().includes(&service("shop", "cart")), "without a MeshConfig nothing is");
     }
 

@@ -108,6 +108,7 @@ fn container(mesh: &MeshConfig, namespace: &str, image: &str) -> Value {
             format!("--worker-threads={}", proxy.worker_threads),
             format!("--log-level={}", proxy.log_level.as_str()),
             format!("--log-format={}", proxy.log_format.as_str()),
+            format!("--access-log={}", proxy.access_log.as_str()),
             format!("--accept-window-seconds={}", proxy.drain.accept_window_seconds),
             format!("--drain-deadline-seconds={}", proxy.drain.deadline_seconds),
         ],

@@ -21,6 +21,7 @@ use weft_crds::{MeshConfig, MeshConfigStatus};
 
 use super::shadow::Shadows;
 use super::{daemonset, dns, proxies, status};
+use crate::annotations::Settings;
 use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
 
@@ -184,6 +185,7 @@ impl Reconciler {
             told: &told,
             digest: &self.ctx.publisher.digest(),
             counts: &counts,
+            problems: &Settings::of_mesh(&mesh.spec).1,
             services: self.ctx.index.count_meshed(),
             shadows: self.ctx.index.shadows().len(),
         };

@@ -1,11 +1,12 @@
 //! What the leader makes of the cluster: each file one kind of object, its desired state a pure function.
 //!
 //! [`meshconfig`] is the controller that people see: proxies, DNS, finalizer, status. [`shadow`] keeps one shadow Service for
-//! each Service in the mesh. Both write through [`crate::apply::Writer`] only.
+//! each Service in the mesh. [`problems`] tells owners what could not be understood. The first two write through [`crate::apply::Writer`] only.
 
 pub mod daemonset;
 pub mod dns;
 pub mod meshconfig;
+pub mod problems;
 pub mod proxies;
 pub mod shadow;
 pub mod status;
@@ -19,7 +20,12 @@ use crate::serve::ca;
 pub async fn run(ctx: Context) {
     ctx.index.synced().await;
     let shadows = shadow::Shadows::default();
-    tokio::join!(keep_ca(&ctx), shadow::run(&ctx, &shadows), meshconfig::run(ctx.clone(), shadows.clone()));
+    tokio::join!(
+        keep_ca(&ctx),
+        shadow::run(&ctx, &shadows),
+        meshconfig::run(ctx.clone(), shadows.clone()),
+        problems::run(&ctx)
+    );
 }
 
 /// The CA comes first: without it no proxy gets a configuration.

@@ -14,10 +14,11 @@ use weft_config::ServiceId;
 use weft_crds::MeshConfig;
 
 use super::{daemonset, proxies};
+use crate::annotations;
 use crate::apply::WriteError;
 use crate::context::Context;
 use crate::index::facts::{
-    NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL, ServiceFacts, ShadowFacts, fingerprint,
+    NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL, ServiceFacts, ServicePort, ShadowFacts, fingerprint,
 };
 use crate::names::ShadowName;
 use crate::ports::{Allocator, NoPort, Record};
@@ -230,18 +231,19 @@ impl<'a> Worker<'a> {
 
     async fn keep(&mut self, service: &ServiceFacts) -> Result<(), ShadowError> {
         let mut ports = Vec::new();
-        for port in &service.ports {
-            ports.push(self.allocate(&service.id, port.port).await?);
+        for port in annotations::carried(service, &self.ctx.index.defaults()) {
+            ports.push((port.clone(), self.allocate(&service.id, port.port).await?));
         }
-        let desired = desired(service, &ports, self.prefer_same_node, &self.ctx.namespace, &self.owner);
+        let desired = desired(&service.id, &ports, self.prefer_same_node, &self.ctx.namespace, &self.owner);
         let desired: Service = serde_json::from_value(desired)
             .map_err(|error| ShadowError::Object(service.id.clone(), error))?;
         let live = self.ctx.index.shadow(&service.id);
         if live.is_none_or(|live| live.fingerprint != fingerprint(&desired)) {
             self.ctx.writer.apply_unseen(&desired).await?;
-            tracing::info!(service = %service.id, shadow = desired.name_any(), ?ports, "shadow Service written");
+            let listen_ports: Vec<_> = ports.iter().map(|(_, listen_port)| listen_port).collect();
+            tracing::info!(service = %service.id, shadow = desired.name_any(), ?listen_ports, "shadow Service written");
         }
-        let keep: Vec<_> = service.ports.iter().map(|port| port.port).collect();
+        let keep: Vec<_> = ports.iter().map(|(port, _)| port.port).collect();
         self.allocator.release_except(&service.id, &keep);
         Ok(())
     }
@@ -277,10 +279,10 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// The shadow of `service`, whose ports listen on `listen_ports`, in the same order. Pure.
+/// The shadow of `service`, with the ports that are carried and their listen ports. Pure.
 fn desired(
-    service: &ServiceFacts,
-    listen_ports: &[u16],
+    service: &ServiceId,
+    ports: &[(ServicePort, u16)],
     same_node: bool,
     namespace: &str,
     owner: &Value,
@@ -288,14 +290,15 @@ fn desired(
     let mut labels = daemonset::labels("shadow");
     labels["app.kubernetes.io/name"] = json!("weft-shadow");
     labels[SHADOW_LABEL] = json!("true");
-    labels[NAMESPACE_LABEL] = json!(&*service.id.namespace);
-    labels[NAME_LABEL] = json!(&*service.id.name);
-    let port = |(port, listen_port): (&crate::index::facts::ServicePort, &u16)| {
-        let mut value = json!({"port": port.port, "targetPort": listen_port, "protocol": "TCP"});
+    labels[NAMESPACE_LABEL] = json!(&*service.namespace);
+    labels[NAME_LABEL] = json!(&*service.name);
+    let port = |(port, listen_port): &(ServicePort, u16)| {
+        let protocol = if port.udp { "UDP" } else { "TCP" };
+        let mut value = json!({"port": port.port, "targetPort": listen_port, "protocol": protocol});
         if !port.name.is_empty() {
             value["name"] = json!(&*port.name);
-        } else if service.ports.len() > 1 {
-            // Kubernetes wants names where there are several; UDP ports that are not carried may have been the others.
+        } else if ports.len() > 1 {
+            // Kubernetes wants names where there are several; a port that is not carried may have been the other.
             value["name"] = json!(format!("port-{}", port.port));
         }
         value
@@ -303,7 +306,7 @@ fn desired(
     let mut spec = json!({
         "type": "ClusterIP",
         "selector": daemonset::selector(),
-        "ports": service.ports.iter().zip(listen_ports).map(port).collect::<Vec<_>>(),
+        "ports": ports.iter().map(port).collect::<Vec<_>>(),
     });
     if same_node {
         spec["trafficDistribution"] = json!("PreferSameNode");
@@ -312,7 +315,7 @@ fn desired(
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": ShadowName::of(&service.id).as_str(),
+            "name": ShadowName::of(service).as_str(),
             "namespace": namespace,
             "labels": labels,
             "ownerReferences": [owner],
@@ -324,20 +327,19 @@ fn desired(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::facts::ServicePort;
 
-    fn service(ports: &[(&str, u16)]) -> ServiceFacts {
-        let ports =
-            ports.iter().map(|(name, port)| ServicePort { port: *port, name: (*name).into() }).collect();
-        let id = ServiceId::new("shop", "cart");
-        ServiceFacts { id, ports, external_name: false, ipv6: false, cluster_ip: None }
+    fn ports(ports: &[(&str, u16, bool, u16)]) -> Vec<(ServicePort, u16)> {
+        let port = |(name, port, udp, listen): &(&str, u16, bool, u16)| {
+            (ServicePort { port: *port, name: (*name).into(), udp: *udp }, *listen)
+        };
+        ports.iter().map(port).collect()
     }
 
     #[test]
     fn a_shadow_records_its_listen_ports() {
         let owner = json!({"kind": "MeshConfig", "name": "weft", "uid": "u"});
-        let value =
-            desired(&service(&[("http", 80), ("admin", 81)]), &[10001, 10002], true, "weft-system", &owner);
+        let ports = ports(&[("http", 80, false, 10001), ("admin", 81, false, 10002)]);
+        let value = desired(&ServiceId::new("shop", "cart"), &ports, true, "weft-system", &owner);
         insta::assert_yaml_snapshot!(value);
         let object: Service = serde_json::from_value(value).unwrap();
         let facts = ShadowFacts::of(&object).unwrap();
@@ -349,8 +351,13 @@ mod tests {
     fn what_the_api_server_fills_in_needs_no_write_and_an_edit_does() {
         let owner =
             json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "name": "weft", "uid": "u"});
-        let value = desired(&service(&[("", 80)]), &[10001], true, "weft-system", &owner);
+        let of = |udp| {
+            let ports = ports(&[("", 80, udp, 10001)]);
+            desired(&ServiceId::new("shop", "cart"), &ports, true, "weft-system", &owner)
+        };
+        let value = of(false);
         let ours = fingerprint(&serde_json::from_value(value.clone()).unwrap());
+        assert_ne!(fingerprint(&serde_json::from_value(of(true)).unwrap()), ours, "another protocol");
         let mut live = value;
         live["spec"]["clusterIP"] = json!("10.96.0.7");
         live["spec"]["sessionAffinity"] = json!("None");

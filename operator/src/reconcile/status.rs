@@ -37,6 +37,8 @@ pub struct Observed<'a> {
     pub digest: &'a str,
     /// The shadow Services' allocator.
     pub counts: &'a Counts,
+    /// What in the spec cannot be used.
+    pub problems: &'a [String],
     /// Services in the mesh.
     pub services: usize,
     /// Shadow Services.
@@ -204,6 +206,9 @@ fn degraded(observed: &Observed<'_>) -> Verdict {
             let message = format!("{first} (and {} more Services)", failures.len() - 1);
             Verdict::new(DEGRADED, true, "ShadowServices", message)
         }
+        None if !observed.problems.is_empty() => {
+            Verdict::new(DEGRADED, true, "InvalidDefaults", observed.problems.join("; "))
+        }
         None if rejected => {
             Verdict::new(DEGRADED, true, "Rejected", "a proxy refuses a resource: see ConfigSynced")
         }
@@ -288,6 +293,7 @@ mod tests {
             told,
             digest: "d",
             counts,
+            problems: &[],
             services: 3,
             shadows: 3,
         };
@@ -354,6 +360,7 @@ mod tests {
             told: &[],
             digest: "d",
             counts: &counts,
+            problems: &[],
             services: 0,
             shadows: 0,
         };

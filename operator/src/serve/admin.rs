@@ -1,17 +1,11 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::http::{Answer, answer, text};
 use super::metrics::Metrics;
 use crate::index::Index;
 use crate::publish::Publisher;
@@ -29,31 +23,6 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves on `listener` until the process ends.
-    pub async fn serve(self, listener: TcpListener) {
-        let admin = Arc::new(self);
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let admin = Arc::clone(&admin);
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let answer = admin.answer(&request);
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                let served = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(Duration::from_secs(10))
-                    .serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = served.await {
-                    tracing::debug!(%error, "admin connection");
-                }
-            });
-        }
-    }
-
     /// What a proxy that came now would have to wait for.
     fn missing(&self) -> Option<&'static str> {
         if !self.index.is_synced() {
@@ -65,7 +34,8 @@ impl Admin {
         (!*self.serving.borrow()).then_some("the config stream is not served: there is no CA yet\n")
     }
 
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    /// Answers one request.
+    pub fn answer<B>(&self, request: &Request<B>) -> Response<Answer> {
         match (request.method(), request.uri().path()) {
             // That it answers is the answer: the runtime runs its tasks.
             (&Method::GET, "/livez") => text(StatusCode::OK, "ok\n"),
@@ -88,19 +58,6 @@ impl Admin {
             _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics\n"),
         }
     }
-}
-
-fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    answer(status, "text/plain; charset=utf-8", body)
-}
-
-fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
-    response
 }
 
 #[cfg(test)]

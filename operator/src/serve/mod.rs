@@ -1,8 +1,10 @@
-//! What this replica serves, leader or not: the config stream over TLS, and the admin port.
+//! What this replica serves, leader or not: the config stream over TLS, the admin port and the debug API.
 
 pub mod admin;
 pub mod auth;
 pub mod ca;
+pub mod debug;
+pub mod http;
 pub mod metrics;
 pub mod stream;
 

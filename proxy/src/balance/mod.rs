@@ -1,7 +1,8 @@
 //! Which endpoint a request goes to: power of two choices on outstanding requests, over the ready endpoints.
 //!
-//! An endpoint that could not be connected to is passed over for a while (passive ejection), but never all of them: when
-//! every one is ejected they are used as if none were.
+//! An endpoint that could not be connected to, or that failed several times in a row, is passed over for a while (passive
+//! ejection), but never all of them: when every one is ejected they are used as if none were, and for failed answers never
+//! more than half of them are.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,13 +12,15 @@ use std::time::{Duration, Instant};
 
 use weft_config::Endpoints;
 
-/// How long an endpoint is passed over after its first connect failure; doubles with each further one.
+/// Failed answers in a row after which an endpoint is passed over.
+const MOST_FAILURES: u32 = 5;
+/// How long an endpoint is passed over after its first ejection; doubles with each further one.
 const FIRST_EJECTION: Duration = Duration::from_secs(1);
 /// The longest it is passed over.
 const LONGEST_EJECTION: Duration = Duration::from_secs(30);
 
 /// Milliseconds since this process first asked. Monotonic.
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
 }
@@ -28,7 +31,9 @@ pub struct EndpointState {
     /// Where it listens.
     pub address: SocketAddr,
     outstanding: AtomicU32,
-    /// Connect failures in a row.
+    /// Ejections in a row.
+    ejections: AtomicU32,
+    /// Failed answers in a row.
     failures: AtomicU32,
     /// In [`now_ms`]; 0: not ejected.
     ejected_until: AtomicU64,
@@ -39,6 +44,7 @@ impl EndpointState {
         Self {
             address,
             outstanding: AtomicU32::new(0),
+            ejections: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
         }
@@ -55,20 +61,39 @@ impl EndpointState {
         until != 0 && now_ms() < until
     }
 
-    /// A connection to it failed.
+    /// A connection to it failed: it is passed over from now on.
     pub fn connect_failed(&self) {
-        let failures = self.failures.fetch_add(1, Relaxed).min(16);
-        let ejection = FIRST_EJECTION.saturating_mul(1 << failures).min(LONGEST_EJECTION);
-        self.ejected_until.store(now_ms() + u64::try_from(ejection.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        self.eject();
     }
 
-    /// A connection to it was made.
+    /// A connection to it was made. What it answers over it counts by itself.
     pub fn connected(&self) {
         // A load first: the common case must not write a cache line that all workers share.
-        if self.failures.load(Relaxed) != 0 {
-            self.failures.store(0, Relaxed);
+        if self.failures.load(Relaxed) == 0 && self.ejections.load(Relaxed) != 0 {
+            self.ejections.store(0, Relaxed);
             self.ejected_until.store(0, Relaxed);
         }
+    }
+
+    /// It answered well.
+    pub fn answered(&self) {
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+            self.ejections.store(0, Relaxed);
+        }
+    }
+
+    /// It broke a connection under a request, was silent for too long, or answered that it cannot. True: that was once too
+    /// often, and it should be passed over if there are others.
+    fn answer_failed(&self) -> bool {
+        let failures = self.failures.fetch_add(1, Relaxed) + 1;
+        failures >= MOST_FAILURES && !self.is_ejected()
+    }
+
+    fn eject(&self) {
+        let ejections = self.ejections.fetch_add(1, Relaxed).min(16);
+        let ejection = FIRST_EJECTION.saturating_mul(1 << ejections).min(LONGEST_EJECTION);
+        self.ejected_until.store(now_ms() + u64::try_from(ejection.as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 }
 
@@ -80,6 +105,11 @@ impl Outstanding {
     /// The endpoint.
     pub fn endpoint(&self) -> &EndpointState {
         &self.0
+    }
+
+    /// Whether it is still in `list`.
+    pub fn is_in(&self, list: &EndpointList) -> bool {
+        list.ready.iter().chain(&list.draining).any(|state| Arc::ptr_eq(state, &self.0))
     }
 }
 
@@ -119,6 +149,19 @@ impl EndpointList {
         let picked = two_choices(candidates, tried)?;
         picked.outstanding.fetch_add(1, Relaxed);
         Some(Outstanding(Arc::clone(picked)))
+    }
+
+    /// A request to `endpoint` failed. True: it is passed over from now on, unless half of the endpoints are already.
+    pub fn answer_failed(&self, endpoint: &EndpointState) -> bool {
+        if !endpoint.answer_failed() {
+            return false;
+        }
+        let ejected = self.ready.iter().filter(|state| state.is_ejected()).count();
+        let may = (ejected + 1) * 2 <= self.ready.len();
+        if may {
+            endpoint.eject();
+        }
+        may
     }
 
     /// Why there is nothing to pick from, for people.
@@ -228,6 +271,30 @@ mod tests {
         assert_eq!(picks(&list, &[], 500).get(&address(1)), None);
         list.ready[0].connected();
         assert!(picks(&list, &[], 500).contains_key(&address(1)));
+    }
+
+    #[test]
+    fn an_endpoint_that_fails_again_and_again_is_passed_over() {
+        let list = list(&[1, 2, 3], &[]);
+        let bad = &list.ready[0];
+        assert!((1..MOST_FAILURES).all(|_| !list.answer_failed(bad)), "not yet");
+        bad.answered();
+        assert!((1..MOST_FAILURES).all(|_| !list.answer_failed(bad)), "a good answer begins anew");
+        assert!(list.answer_failed(bad));
+        assert_eq!(picks(&list, &[], 500).get(&address(1)), None);
+    }
+
+    #[test]
+    fn never_more_than_half_are_passed_over_for_what_they_answer() {
+        let list = list(&[1, 2, 3], &[]);
+        for state in &list.ready {
+            (0..MOST_FAILURES * 2).for_each(|_| {
+                list.answer_failed(state);
+            });
+        }
+        assert_eq!(picks(&list, &[], 500).len(), 2, "one of three");
+        let only = super::tests::list(&[1], &[]);
+        assert!((0..20).all(|_| !only.answer_failed(&only.ready[0])), "there is no other");
     }
 
     #[test]

@@ -1,11 +1,30 @@
-//! Headers we add. They are set, not appended: whatever a client sent under the same name is gone.
+//! Headers we set for the backend and for the client. They are set, not appended: whatever a caller sent under the same
+//! name, in any spelling that a backend may take for it, is gone.
 
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
 use pingora::http::{RequestHeader, ResponseHeader};
 use weft_config::contract::NODE_HEADER;
 
-/// The header that names the node whose proxy carried a request.
+/// Names that tell where a request came from. A caller may not say that itself.
+const FORWARDING: [&str; 8] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-real-ip",
+    NODE_HEADER,
+];
+/// h2 in the clear by upgrade would hide what follows from us.
+const H2C: &str = "h2c";
+
+/// What this proxy says of itself.
 #[derive(Debug, Clone)]
-pub struct NodeHeader(http::HeaderValue);
+pub struct NodeHeader(HeaderValue);
 
 /// The node's name cannot stand in a header.
 #[derive(Debug, thiserror::Error)]
@@ -15,16 +34,217 @@ pub struct BadNode(String);
 impl NodeHeader {
     /// For the proxy on `node`.
     pub fn new(node: &str) -> Result<Self, BadNode> {
-        http::HeaderValue::from_str(node).map(Self).map_err(|_| BadNode(node.to_owned()))
-    }
-
-    /// Onto a request, for the backend.
-    pub fn set_on_request(&self, request: &mut RequestHeader) -> pingora::Result<()> {
-        request.insert_header(NODE_HEADER, self.0.clone())
+        HeaderValue::from_str(node).map(Self).map_err(|_| BadNode(node.to_owned()))
     }
 
     /// Onto an answer, for the client.
     pub fn set_on_response(&self, response: &mut ResponseHeader) -> pingora::Result<()> {
         response.insert_header(NODE_HEADER, self.0.clone())
+    }
+
+    /// Onto a request from `source` to the Service's port `port`, for the backend.
+    pub fn set_on_request(
+        &self,
+        request: &mut RequestHeader,
+        source: Option<IpAddr>,
+        port: u16,
+    ) -> pingora::Result<()> {
+        strip_forged(request);
+        let host = request.headers.get(HOST).cloned().or_else(|| {
+            request.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+        });
+        request.insert_header("x-forwarded-proto", HeaderValue::from_static("http"))?;
+        request.insert_header("x-forwarded-port", HeaderValue::from(port))?;
+        request.insert_header("x-forwarded-server", self.0.clone())?;
+        request.insert_header(NODE_HEADER, self.0.clone())?;
+        if let Some(source) = source.map(|source| source.to_canonical()) {
+            let mut address = Text::default();
+            let _ = write!(address, "{source}");
+            let value = HeaderValue::from_bytes(address.bytes()).ok();
+            if let Some(value) = value {
+                request.insert_header("x-forwarded-for", value.clone())?;
+                request.insert_header("x-real-ip", value)?;
+            }
+            if let Some(forwarded) = forwarded(source, host.as_ref()) {
+                request.insert_header("forwarded", forwarded)?;
+            }
+        }
+        if let Some(host) = host {
+            request.insert_header("x-forwarded-host", host)?;
+        }
+        Ok(())
+    }
+}
+
+/// RFC 7239. The host is left out when it cannot stand in a quoted string as it is.
+fn forwarded(source: IpAddr, host: Option<&HeaderValue>) -> Option<HeaderValue> {
+    let mut text = Text::default();
+    match source {
+        IpAddr::V4(v4) => write!(text, "for={v4}").ok()?,
+        IpAddr::V6(v6) => write!(text, "for=\"[{v6}]\"").ok()?,
+    }
+    let plain = |host: &&str| !host.is_empty() && !host.contains(['"', '\\']);
+    if let Some(host) = host.and_then(|host| host.to_str().ok()).filter(plain) {
+        write!(text, ";host=\"{host}\"").ok()?;
+    }
+    text.write_str(";proto=http").ok()?;
+    HeaderValue::from_bytes(text.bytes()).ok()
+}
+
+/// A text of ordinary length, without an allocation.
+struct Text {
+    bytes: [u8; 384],
+    length: usize,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self { bytes: [0; 384], length: 0 }
+    }
+}
+
+impl Text {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl std::fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.length + text.len();
+        self.bytes.get_mut(self.length..end).ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+/// Takes out every spelling of the names above that the plain `insert` would leave: servers that speak CGI take `_` for `-`.
+fn strip_forged(request: &mut RequestHeader) {
+    let forged = |name: &HeaderName| {
+        let name = name.as_str();
+        name.contains('_')
+            && FORWARDING.iter().any(|ours| {
+                ours.len() == name.len()
+                    && ours
+                        .bytes()
+                        .zip(name.bytes())
+                        .all(|(ours, theirs)| ours == theirs || (ours == b'-' && theirs == b'_'))
+            })
+    };
+    if request.headers.keys().any(forged) {
+        let names: Vec<_> = request.headers.keys().filter(|name| forged(name)).cloned().collect();
+        for name in names {
+            request.remove_header(&name);
+        }
+    }
+    for name in FORWARDING {
+        request.remove_header(name);
+    }
+}
+
+/// Pingora leaves a request that asks for an upgrade as it is. Everything about the connection goes except the upgrade
+/// itself; one to h2c goes, too.
+pub fn tame_upgrade(request: &mut RequestHeader) -> pingora::Result<()> {
+    if !request.headers.contains_key(UPGRADE) {
+        return Ok(());
+    }
+    let tokens = |value: &HeaderValue| -> Vec<String> {
+        let text = value.to_str().unwrap_or_default();
+        text.split(',').map(|token| token.trim().to_ascii_lowercase()).collect()
+    };
+    let nominated: Vec<_> = request.headers.get_all(CONNECTION).iter().flat_map(tokens).collect();
+    let protocols: Vec<_> = request.headers.get_all(UPGRADE).iter().flat_map(tokens).collect();
+    let upgrade = (nominated.iter().any(|token| token == "upgrade")
+        && !protocols.iter().any(|protocol| protocol == H2C || protocol.starts_with("h2c/")))
+    .then(|| request.headers.get(UPGRADE).cloned())
+    .flatten();
+    for token in nominated.iter().filter(|token| *token != "host" && !token.is_empty()) {
+        request.remove_header(token.as_str());
+    }
+    for name in ["keep-alive", "proxy-connection", "http2-settings", "te", "connection", "upgrade"] {
+        request.remove_header(name);
+    }
+    if let Some(upgrade) = upgrade {
+        request.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
+        request.insert_header(UPGRADE, upgrade)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in headers {
+            request.append_header((*name).to_owned(), *value).unwrap();
+        }
+        request
+    }
+
+    fn sent(headers: &[(&str, &str)], source: &str) -> Vec<(String, String)> {
+        let mut request = request(headers);
+        let node = NodeHeader::new("node1").unwrap();
+        node.set_on_request(&mut request, Some(source.parse().unwrap()), 80).unwrap();
+        let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+        let mut all: Vec<_> =
+            request.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn where_a_request_came_from_is_told() {
+        insta::assert_debug_snapshot!(sent(&[("Host", "cart.shop.weft.mesh")], "::ffff:10.0.0.7"));
+    }
+
+    #[test]
+    fn what_the_caller_says_of_it_is_gone() {
+        let honest = sent(&[("Host", "h")], "10.0.0.7");
+        for name in FORWARDING {
+            for spelling in
+                [name.to_owned(), name.to_uppercase(), name.replace('-', "_"), name.replacen('-', "_", 1)]
+            {
+                let forged = [("Host", "h"), (spelling.as_str(), "6.6.6.6"), (spelling.as_str(), "7.7.7.7")];
+                assert_eq!(sent(&forged, "10.0.0.7"), honest, "{spelling}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_that_would_end_the_quotes_is_not_quoted() {
+        let sent = sent(&[("Host", "a\";for=6.6.6.6")], "fd00::1");
+        let forwarded = &sent.iter().find(|(name, _)| name == "forwarded").unwrap().1;
+        assert_eq!(forwarded, "for=\"[fd00::1]\";proto=http");
+    }
+
+    #[test]
+    fn an_upgrade_passes_alone() {
+        let mut asked = request(&[
+            ("Connection", "keep-alive, Upgrade, X-Secret"),
+            ("Upgrade", "websocket"),
+            ("X-Secret", "1"),
+            ("Sec-WebSocket-Key", "k"),
+            ("TE", "trailers"),
+        ]);
+        tame_upgrade(&mut asked).unwrap();
+        let names: Vec<_> = asked.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(asked.headers[CONNECTION], "Upgrade");
+        assert!(
+            names.contains(&"sec-websocket-key") && !names.contains(&"x-secret") && !names.contains(&"te"),
+            "{names:?}"
+        );
+    }
+
+    #[test]
+    fn h2c_by_upgrade_does_not_pass() {
+        let h2c = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "H2C"), ("HTTP2-Settings", "x")];
+        let not_nominated = [("Connection", "close"), ("Upgrade", "websocket")];
+        for headers in [&h2c[..], &not_nominated] {
+            let mut asked = request(headers);
+            tame_upgrade(&mut asked).unwrap();
+            assert_eq!(asked.headers.len(), 0, "{:?}", asked.headers);
+        }
     }
 }

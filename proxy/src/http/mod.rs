@@ -1,9 +1,14 @@
 //! Carrying an HTTP request. [`phases`] reads as the life of a request, in order; each policy is a module beside it.
 
+pub mod breaker;
 pub mod errors;
 pub mod headers;
+mod log;
 pub mod phases;
+pub mod rate_limit;
+pub mod request;
 pub mod retry;
+pub mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +17,7 @@ use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 
+use crate::access_log::AccessLog;
 use crate::tables::Tables;
 use phases::Phases;
 
@@ -24,14 +30,20 @@ const UPSTREAM_POOL_PER_THREAD: usize = 1024;
 const H2_IDLE: Duration = Duration::from_secs(300);
 
 /// The engine for `tables`, on `node`, with `threads` workers.
-pub fn engine(tables: Arc<Tables>, node: &str, threads: usize) -> Result<Arc<Engine>, headers::BadNode> {
+pub fn engine(
+    tables: Arc<Tables>,
+    node: &str,
+    threads: usize,
+    access_log: Arc<AccessLog>,
+) -> Result<Arc<Engine>, headers::BadNode> {
     let conf = ServerConf {
         threads,
         upstream_keepalive_pool_size: UPSTREAM_POOL_PER_THREAD * threads,
         max_retries: retry::MOST_TRIES,
         ..ServerConf::default()
     };
-    let mut engine = HttpProxy::new(Phases::new(tables, headers::NodeHeader::new(node)?), Arc::new(conf));
+    let phases = Phases::new(tables, headers::NodeHeader::new(node)?, access_log);
+    let mut engine = HttpProxy::new(phases, Arc::new(conf));
     engine.handle_init_modules();
     let mut options = HttpServerOptions::default();
     options.h2c = true;

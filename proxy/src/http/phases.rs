@@ -1,76 +1,53 @@
 //! The life of a request, phase by phase, in the order in which pingora calls them. Each phase asks one policy module; no
-//! policy lives here.
+//! policy lives here. The order of what may refuse a request: rate limit, circuit breaker.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use pingora::upstreams::peer::{HttpPeer, PeerOptions};
-use pingora::{Error, ErrorType, Result};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
 
-use super::errors;
-use super::headers::NodeHeader;
-use super::retry::{Budget, LAST_TRY_AFTER, MOST_SENT, MOST_TRIES, is_idempotent};
-use crate::balance::Outstanding;
-use crate::tables::{PortEntry, Tables};
-
-/// How long a connection to an endpoint may take: an endpoint whose node is gone must not hold a request up for long.
-const CONNECT: Duration = Duration::from_secs(1);
-/// How long an endpoint may be silent, before its answer or within it. Long polls live below this.
-const SILENCE: Duration = Duration::from_secs(300);
-/// How long an endpoint may refuse to take more of a request.
-const WRITE: Duration = Duration::from_secs(60);
-/// How long an idle connection to an endpoint is kept. Short: the endpoint's own limit is unknown, and a request sent
-/// while it closes the connection is lost when it may not be repeated.
-const UPSTREAM_IDLE: Duration = Duration::from_secs(30);
+use super::breaker::Admission;
+use super::headers::{self, NodeHeader};
+use super::request::{Request, Target, ends};
+use super::retry::{MOST_TRIES, is_idempotent};
+use super::{errors, log};
+use crate::access_log::AccessLog;
+use crate::listen::header_arrived;
+use crate::tables::Tables;
 
 /// Our side of the engine.
 pub struct Phases {
     tables: Arc<Tables>,
     node: NodeHeader,
-    options: PeerOptions,
-    budget: Budget,
-}
-
-/// What one request carries along.
-pub struct Request {
-    began: Instant,
-    port: Option<Arc<PortEntry>>,
-    /// The endpoint in use, counted as outstanding.
-    endpoint: Option<Outstanding>,
-    /// Endpoints tried, the one in use included.
-    tried: [Option<SocketAddr>; MOST_TRIES],
-    /// How often it was sent to an endpoint that then broke the connection.
-    sent: u8,
-    /// Filled when there was nothing to send the request to.
-    unavailable: Option<String>,
-}
-
-impl Request {
-    fn tries(&self) -> usize {
-        self.tried.iter().flatten().count()
-    }
-
-    fn may_try_again(&self) -> bool {
-        self.tries() < MOST_TRIES && self.began.elapsed() < LAST_TRY_AFTER
-    }
+    access_log: Arc<AccessLog>,
 }
 
 impl Phases {
     /// Phases over `tables`.
-    pub fn new(tables: Arc<Tables>, node: NodeHeader) -> Self {
-        let mut options = PeerOptions::new();
-        options.connection_timeout = Some(CONNECT);
-        options.total_connection_timeout = Some(CONNECT);
-        options.read_timeout = Some(SILENCE);
-        options.write_timeout = Some(WRITE);
-        options.idle_timeout = Some(UPSTREAM_IDLE);
-        Self { tables, node, options, budget: Budget::default() }
+    pub fn new(tables: Arc<Tables>, node: NodeHeader, access_log: Arc<AccessLog>) -> Self {
+        Self { tables, node, access_log }
+    }
+
+    /// Answers `status` ourselves and notes why. The connection may go on.
+    async fn refuse(
+        &self,
+        session: &mut Session,
+        request: &mut Request,
+        status: u16,
+        retry_after: Option<Duration>,
+        reason: String,
+    ) -> Result<bool> {
+        errors::refuse(session, status, retry_after, request.port(), &reason, &self.node).await?;
+        request.reason = Some(reason);
+        Ok(true)
     }
 }
 
@@ -79,8 +56,7 @@ impl ProxyHttp for Phases {
     type CTX = Request;
 
     fn new_ctx(&self) -> Request {
-        let (port, endpoint, tried, sent, unavailable) = Default::default();
-        Request { began: Instant::now(), port, endpoint, tried, sent, unavailable }
+        Request::default()
     }
 
     /// None of pingora's modules: bodies pass as they are.
@@ -88,42 +64,70 @@ impl ProxyHttp for Phases {
 
     /// The local port names the Service.
     async fn early_request_filter(&self, session: &mut Session, request: &mut Request) -> Result<()> {
-        let local = session.as_downstream().server_addr().and_then(|address| address.as_inet());
-        let listen_port = local.map_or(0, SocketAddr::port);
-        request.port.clone_from(&self.tables.port(listen_port));
-        self.budget.request();
+        header_arrived();
+        request.began = Instant::now();
+        let (source, listen_port) = ends(session);
+        request.source = source;
+        if let Some(port) = &*self.tables.port(listen_port)
+            && let Some(http) = port.http()
+        {
+            let deadline = http.deadline(request.began);
+            request.target = Some(Target { port: Arc::clone(port), http: Arc::clone(http), deadline });
+            http.budget.request();
+        }
         Ok(())
+    }
+
+    /// True: we have answered.
+    async fn request_filter(&self, session: &mut Session, request: &mut Request) -> Result<bool> {
+        let Some(target) = &request.target else { return Ok(false) };
+        if let (Some(limiter), Some(source)) = (&target.http.rate_limiter, request.source_ip())
+            && let Err(wait) = limiter.admit(source, request.began)
+        {
+            target.port.metrics.rate_limited.inc();
+            let reason = "this caller sends more requests than its rate limit allows".to_owned();
+            return self.refuse(session, request, 429, Some(wait), reason).await;
+        }
+        if let Some(breaker) = &target.http.breaker {
+            if breaker.admit(request.began) == Admission::Refused {
+                target.port.metrics.breaker_refused.inc();
+                let reason = "its circuit breaker is open".to_owned();
+                return self.refuse(session, request, 503, None, reason).await;
+            }
+            request.watched = true;
+        }
+        Ok(false)
     }
 
     /// The endpoint; called again for each retry.
     async fn upstream_peer(&self, _session: &mut Session, request: &mut Request) -> Result<Box<HttpPeer>> {
-        let Some(port) = &request.port else {
-            request.unavailable = Some("no Service is behind it any more".to_owned());
-            return Error::err(ErrorType::HTTPStatus(503));
-        };
-        let list = port.backend.endpoints.load();
-        let tries = request.tries();
-        let mut tried = [SocketAddr::from(([0, 0, 0, 0], 0)); MOST_TRIES];
-        for (slot, address) in tried.iter_mut().zip(request.tried.iter().flatten()) {
-            *slot = *address;
-        }
         // The one that failed is no longer outstanding when the next is chosen.
         request.endpoint = None;
-        let Some(endpoint) = list.pick(&tried[..tries]) else {
-            request.unavailable = Some(format!("no ready endpoint: {}", list.why_empty()));
+        let Some(target) = &request.target else {
+            request.reason = Some("no HTTP Service is behind it any more".to_owned());
             return Error::err(ErrorType::HTTPStatus(503));
         };
-        let address = endpoint.endpoint().address;
-        if let Some(slot) = request.tried.get_mut(tries) {
-            *slot = Some(address);
+        let list = target.port.backend.endpoints.load();
+        let mut tried = [SocketAddr::from(([0, 0, 0, 0], 0)); MOST_TRIES];
+        let mut tries = 0;
+        for (slot, address) in tried.iter_mut().zip(request.tried()) {
+            *slot = address;
+            tries += 1;
+        }
+        let Some(endpoint) = list.pick(&tried[..tries]) else {
+            request.reason = Some(format!("no ready endpoint: {}", list.why_empty()));
+            return Error::err(ErrorType::HTTPStatus(503));
+        };
+        let left = request.left();
+        if left.is_some_and(|left| left.is_zero()) {
+            return Error::err(ErrorType::ReadTimedout);
         }
         if tries > 0 {
-            port.metrics.retries.inc();
+            target.port.metrics.retries.inc();
         }
-        request.endpoint = Some(endpoint);
-        let mut peer = HttpPeer::new(address, false, String::new());
-        peer.options.clone_from(&self.options);
-        Ok(Box::new(peer))
+        let peer = target.http.peer(endpoint.endpoint().address, left);
+        request.trying(endpoint);
+        Ok(peer)
     }
 
     async fn connected_to_upstream(
@@ -145,18 +149,54 @@ impl ProxyHttp for Phases {
         &self,
         _session: &mut Session,
         upstream: &mut RequestHeader,
-        _request: &mut Request,
+        request: &mut Request,
     ) -> Result<()> {
-        self.node.set_on_request(upstream)
+        headers::tame_upgrade(upstream)?;
+        let port = request.port().map_or(0, |port| port.port);
+        self.node.set_on_request(upstream, request.source_ip(), port)
     }
 
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        request: &mut Request,
+    ) -> Result<()> {
+        if let (Some(body), Some(port)) = (body, request.port()) {
+            port.metrics.received.add(body.len() as u64);
+        }
+        if request.is_overdue() { Err(overdue()) } else { Ok(()) }
+    }
+
+    /// The answer's header came.
     async fn response_filter(
         &self,
         _session: &mut Session,
         response: &mut ResponseHeader,
-        _request: &mut Request,
+        request: &mut Request,
     ) -> Result<()> {
+        request.answered_after = Some(request.began.elapsed());
+        // 502 to 504 are what servers answer when they cannot; anything else is their word.
+        if matches!(response.status.as_u16(), 502..=504) {
+            request.endpoint_failed();
+        } else if let Some(endpoint) = &request.endpoint {
+            endpoint.endpoint().answered();
+        }
         self.node.set_on_response(response)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        request: &mut Request,
+    ) -> Result<Option<Duration>> {
+        if let (Some(body), Some(port)) = (body, request.port()) {
+            port.metrics.sent.add(body.len() as u64);
+        }
+        if !end && request.is_overdue() { Err(overdue()) } else { Ok(None) }
     }
 
     /// No connection was made: nothing was sent, so another endpoint may always be tried.
@@ -170,8 +210,9 @@ impl ProxyHttp for Phases {
         if let Some(endpoint) = &request.endpoint {
             endpoint.endpoint().connect_failed();
         }
-        if let Some(port) = &request.port {
+        if let Some(port) = request.port() {
             port.metrics.connect_failures.inc();
+            port.metrics.ejections.inc();
         }
         error.set_retry(request.may_try_again());
         error
@@ -186,14 +227,23 @@ impl ProxyHttp for Phases {
         request: &mut Request,
         _client_reused: bool,
     ) -> Box<Error> {
+        let theirs = *error.esource() != ErrorSource::Downstream;
+        if theirs {
+            request.endpoint_failed();
+        }
         let repeatable = session.as_downstream().response_written().is_none()
-            && *error.esource() != pingora::ErrorSource::Downstream
+            && theirs
             && is_idempotent(&session.req_header().method)
             && !session.as_downstream().retry_buffer_truncated()
             && !matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
         request.sent += 1;
-        let again = repeatable && request.sent < MOST_SENT && request.may_try_again();
-        error.set_retry(again && self.budget.take());
+        let again = repeatable
+            && request.may_try_again()
+            && request
+                .target
+                .as_ref()
+                .is_some_and(|target| request.sent < target.http.tries.sent && target.http.budget.take());
+        error.set_retry(again);
         error
     }
 
@@ -208,9 +258,9 @@ impl ProxyHttp for Phases {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
         if session.as_downstream().response_written().is_none() {
-            let reason = request.unavailable.as_deref().unwrap_or(reason);
-            let sent = errors::respond(session, status, request.port.as_deref(), reason, &self.node).await;
-            if let Err(error) = sent {
+            let reason = request.reason.get_or_insert_with(|| reason.into_owned());
+            let port = request.target.as_ref().map(|target| &*target.port);
+            if let Err(error) = errors::respond(session, status, port, reason, &self.node).await {
                 tracing::debug!(%error, "the client did not take our answer");
             }
         }
@@ -218,12 +268,22 @@ impl ProxyHttp for Phases {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, request: &mut Request) {
+        let Some(target) = &request.target else { return };
         let status =
             session.as_downstream().response_written().map_or(0, |response| response.status.as_u16());
-        let Some(port) = &request.port else { return };
-        port.metrics.answered(status, request.began.elapsed().as_secs_f64());
+        let (now, method) = (Instant::now(), &session.req_header().method);
+        let took = now - request.began;
+        target.port.metrics.answered(method, status, took);
+        if request.watched
+            && let Some(breaker) = &target.http.breaker
+        {
+            breaker.record(now, status, request.answered_after.unwrap_or(took));
+        }
+        if self.access_log.is_on() {
+            log::write(&self.access_log, session, &target.port, request, status, took);
+        }
         if let Some(error) = error {
-            tracing::debug!(service = %port.service, status, %error, "request failed");
+            tracing::debug!(service = %target.port.service, status, %error, "request failed");
         }
     }
 
@@ -241,4 +301,9 @@ impl ProxyHttp for Phases {
     ) -> bool {
         true
     }
+}
+
+/// The request's time is over.
+fn overdue() -> Box<Error> {
+    Error::new_up(ErrorType::ReadTimedout)
 }

@@ -10,9 +10,29 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
+/// How often a request of one port may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Tries in all, the first one included.
+    pub tries: usize,
+    /// Of these, how many may have reached an endpoint that then broke the connection.
+    pub sent: u8,
+}
+
+impl Limits {
+    /// What was asked for, in tries; without, as many as do no harm.
+    pub fn new(asked: Option<u8>) -> Self {
+        let default = Self { tries: MOST_TRIES, sent: MOST_SENT };
+        asked.map_or(default, |asked| Self {
+            tries: usize::from(asked).clamp(1, MOST_TRIES),
+            sent: asked.max(1),
+        })
+    }
+}
+
 /// Tries in all, the first one included: when most endpoints of a Service go at once, a request may meet several of them.
 pub const MOST_TRIES: usize = 10;
-/// Of these, how many may have reached an endpoint that then broke the connection.
+/// Of these, how many may have reached an endpoint that then broke the connection, unless more were asked for.
 pub const MOST_SENT: u8 = 3;
 /// No try begins after this: endpoints that do not even refuse cost a second each.
 pub const LAST_TRY_AFTER: Duration = Duration::from_secs(3);
@@ -75,6 +95,14 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_done_within_bounds() {
+        assert_eq!(Limits::new(None), Limits { tries: 10, sent: 3 });
+        assert_eq!(Limits::new(Some(1)), Limits { tries: 1, sent: 1 });
+        assert_eq!(Limits::new(Some(5)), Limits { tries: 5, sent: 5 });
+        assert_eq!(Limits::new(Some(200)).tries, MOST_TRIES);
+    }
 
     #[test]
     fn only_idempotent_methods_are_repeated() {

@@ -1,7 +1,8 @@
 //! One accepted connection, from its first bytes to its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,10 +13,18 @@ use pingora::server::ShutdownWatch;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 
-use crate::http::Engine;
+use super::Carriers;
+use crate::balance::now_ms;
+use crate::tables::PortTraffic;
+use crate::tcp;
 
 /// How long a client may take to send its first bytes.
 const FIRST_BYTES: Duration = Duration::from_secs(60);
+/// How long the whole header of a request may take: on a new connection from its first byte on, on one that was kept from
+/// the end of the request before, its idle time included.
+const HEADER: Duration = Duration::from_secs(20);
+/// How often that is looked at: one timer for each connection, none for each request.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long an h2 connection that came during a drain is used before it is told to leave.
 const LATE_GOAWAY: Duration = Duration::from_millis(500);
 /// How long an idle HTTP/1.1 connection is kept, in seconds.
@@ -23,6 +32,32 @@ const KEEP_ALIVE: u64 = 60;
 /// The first bytes of h2 with prior knowledge. No HTTP/1 method begins with them, and even the shortest HTTP/1 request is
 /// longer: waiting for more than these could wait for ever.
 const H2_BEGINS: &[u8; 3] = b"PRI";
+
+tokio::task_local! {
+    /// By when the header that is being read must be there, in [`crate::balance::now_ms`]; 0: none is.
+    static HEADER_DUE: Arc<AtomicU64>;
+}
+
+/// The request's header is there. Without effect where no deadline was set, as on h2 streams.
+pub fn header_arrived() {
+    let _ = HEADER_DUE.try_with(|due| due.store(0, Relaxed));
+}
+
+fn header_due_in(wait: Duration) {
+    let at = now_ms() + u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let _ = HEADER_DUE.try_with(|due| due.store(at, Relaxed));
+}
+
+/// Returns when a header is overdue.
+async fn header_overdue(due: &AtomicU64) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let due = due.load(Relaxed);
+        if due != 0 && now_ms() > due {
+            return;
+        }
+    }
+}
 
 /// The open connections of one listener.
 #[derive(Debug)]
@@ -53,6 +88,12 @@ impl Connections {
         self.cut.send_replace(true);
     }
 
+    /// Returns when they are dropped where they are.
+    pub(super) async fn until_cut(&self) {
+        // The sender lives in self: waiting cannot fail.
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
+    }
+
     /// How many are open.
     pub fn count(&self) -> usize {
         self.count.load(SeqCst)
@@ -60,10 +101,10 @@ impl Connections {
 }
 
 /// Counts a connection until dropped.
-struct Open(Arc<Connections>);
+pub(super) struct Open(Arc<Connections>);
 
 impl Open {
-    fn new(connections: &Arc<Connections>) -> Self {
+    pub(super) fn new(connections: &Arc<Connections>) -> Self {
         connections.count.fetch_add(1, SeqCst);
         connections.total.fetch_add(1, SeqCst);
         connections.gauge.inc();
@@ -81,13 +122,14 @@ impl Drop for Open {
 
 /// What pingora calls for each connection of one listener.
 pub struct PortApp {
-    engine: Arc<Engine>,
+    carriers: Arc<Carriers>,
+    port: u16,
     connections: Arc<Connections>,
 }
 
 impl PortApp {
-    pub(super) fn new(engine: Arc<Engine>, connections: Arc<Connections>) -> Self {
-        Self { engine, connections }
+    pub(super) fn new(carriers: Arc<Carriers>, port: u16, connections: Arc<Connections>) -> Self {
+        Self { carriers, port, connections }
     }
 
     /// `leave` instead of pingora's own shutdown: that one drops idle connections under a request that is on its way,
@@ -100,24 +142,34 @@ impl PortApp {
             self.serve_h2(stream, leave).await;
             return Some(());
         }
+        let due = Arc::new(AtomicU64::new(0));
+        tokio::select! {
+            () = HEADER_DUE.scope(Arc::clone(&due), self.serve_h1(stream, leave)) => {}
+            () = header_overdue(&due) => {}
+        }
+        Some(())
+    }
+
+    async fn serve_h1(&self, stream: Stream, leave: &ShutdownWatch) {
+        header_due_in(HEADER);
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(Some(KEEP_ALIVE));
-        let mut next = self.engine.process_new_http(session, leave).await;
+        let mut next = self.carriers.engine.process_new_http(session, leave).await;
         while let Some((stream, settings)) = next.map(pingora::apps::ReusedHttpStream::consume) {
+            header_due_in(Duration::from_secs(KEEP_ALIVE) + HEADER);
             let mut session = ServerSession::new_http1(stream);
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
-            next = self.engine.process_new_http(session, leave).await;
+            next = self.carriers.engine.process_new_http(session, leave).await;
         }
-        Some(())
     }
 
     /// The engine sends GOAWAY when `leave` changes. On a connection that came after that, GOAWAY waits a moment: sent at once
     /// it would meet the request the connection was made for, and the client would have to begin again.
     async fn serve_h2(&self, stream: Stream, leave: &ShutdownWatch) {
         if !*leave.borrow() {
-            self.engine.process_new(stream, leave).await;
+            self.carriers.engine.process_new(stream, leave).await;
             return;
         }
         let (tell, told) = watch::channel(false);
@@ -127,7 +179,7 @@ impl PortApp {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            _ = self.engine.process_new(stream, &told) => {}
+            _ = self.carriers.engine.process_new(stream, &told) => {}
             () = goaway => {}
         }
     }
@@ -138,10 +190,16 @@ impl ServerApp for PortApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, _accepting: &ShutdownWatch) -> Option<Stream> {
         let _open = Open::new(&self.connections);
         let leave = self.connections.leave.subscribe();
-        let mut cut = self.connections.cut.subscribe();
+        let port = self.carriers.tables.port(self.port);
         tokio::select! {
-            _ = self.serve(stream, &leave) => {}
-            _ = cut.wait_for(|cut| *cut) => {}
+            () = self.connections.until_cut() => {}
+            () = async {
+                match port.as_ref().filter(|entry| matches!(entry.traffic, PortTraffic::Tcp)) {
+                    // It was accepted for HTTP just before the port's type changed.
+                    Some(entry) => tcp::carry_any(stream, entry).await,
+                    None => { self.serve(stream, &leave).await; }
+                }
+            } => {}
         }
         None
     }

@@ -1,40 +1,115 @@
 //! The listeners: one for each port of each Service, opened and closed at run time without touching the others.
 //!
-//! Each runs as a pingora service of its own, all sharing one HTTP engine and one upstream pool. A closed listener takes no
-//! new connection at once; its open connections are told to leave with their next answer and are cut at a deadline. Until
-//! they are gone its port counts as held.
+//! An HTTP port runs as a pingora service of its own, all sharing one engine and one upstream pool; a TCP port has an accept
+//! loop, a UDP port a receive loop. A closed listener takes no new connection at once; its open connections are told to leave
+//! with their next answer and are cut at a deadline. Until they are gone its port counts as held. When the type of a port
+//! changes between HTTP and TCP its socket stays open all the time: no connection is refused.
 
 mod connection;
 mod socket;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pingora::apps::ServerApp;
 use pingora::listeners::Listeners as PingoraListeners;
+use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use weft_config::Traffic;
 
-use crate::http::Engine;
+use crate::access_log::AccessLog;
+use crate::http::headers::BadNode;
+use crate::http::{self, Engine};
 use crate::metrics::Metrics;
+use crate::tables::{PortTraffic, Tables};
+use crate::{tcp, udp};
 
-pub use connection::{Connections, PortApp};
+pub use connection::{Connections, PortApp, header_arrived};
 
 /// How long connections of a closed listener may take to leave.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(30);
+/// The pause after a connection could not be accepted, for example because there are no descriptors left.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
+
+/// What listens on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A TCP socket whose connections speak HTTP.
+    Http,
+    /// A TCP socket.
+    Tcp,
+    /// A UDP socket.
+    Udp,
+}
+
+impl Transport {
+    /// What `traffic` arrives on.
+    pub fn of(traffic: &Traffic) -> Self {
+        match traffic {
+            Traffic::Http(_) => Self::Http,
+            Traffic::Tcp => Self::Tcp,
+            Traffic::Udp => Self::Udp,
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// What carries the traffic that arrives.
+pub struct Carriers {
+    /// For HTTP.
+    pub engine: Arc<Engine>,
+    /// What each port is for.
+    pub tables: Arc<Tables>,
+    /// For TCP and UDP; the engine has its own hold of it.
+    pub access_log: Arc<AccessLog>,
+}
+
+impl Carriers {
+    /// For `tables`, on `node`, with `threads` workers.
+    pub fn new(
+        tables: Arc<Tables>,
+        node: &str,
+        threads: usize,
+        access_log: AccessLog,
+    ) -> Result<Self, BadNode> {
+        let access_log = Arc::new(access_log);
+        let engine = http::engine(Arc::clone(&tables), node, threads, Arc::clone(&access_log))?;
+        Ok(Self { engine, tables, access_log })
+    }
+}
 
 struct Listener {
+    transport: Transport,
     /// `true` ends the accept loop.
-    stop_accepting: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
     connections: Arc<Connections>,
+    /// Another hold of the listening socket, for whoever takes it over.
+    socket: Option<TcpListener>,
+    accepting: JoinHandle<()>,
 }
 
 /// All listeners of this proxy.
 pub struct Listeners {
-    engine: Arc<Engine>,
+    carriers: Arc<Carriers>,
     metrics: Arc<Metrics>,
     /// Open connections of all listeners, closed ones included.
     open_connections: Arc<AtomicUsize>,
@@ -45,39 +120,81 @@ pub struct Listeners {
 struct State {
     open: BTreeMap<u16, Listener>,
     /// Closed, with connections that have not left yet.
-    leaving: BTreeMap<u16, Arc<Connections>>,
+    leaving: Vec<(u16, Arc<Connections>)>,
     /// The whole process drains: listeners opened from now on tell their connections to leave, too.
     draining: bool,
 }
 
 impl Listeners {
-    /// No listener yet; connections will be served by `engine`.
-    pub fn new(engine: Arc<Engine>, metrics: Arc<Metrics>) -> Self {
+    /// No listener yet; what arrives will be carried by `carriers`.
+    pub fn new(carriers: Carriers, metrics: Arc<Metrics>) -> Self {
         let (open_connections, state) = Default::default();
-        Self { engine, metrics, open_connections, state }
+        Self { carriers: Arc::new(carriers), metrics, open_connections, state }
     }
 
     /// Binds `port` and begins to accept. Needs a tokio runtime around it.
-    pub fn open(&self, port: u16) -> std::io::Result<()> {
+    pub fn open(&self, port: u16, transport: Transport) -> io::Result<()> {
         let mut state = self.state.lock();
-        if let Some(left_over) = state.leaving.remove(&port) {
+        for (_, left_over) in state.leaving.extract_if(.., |(leaving, _)| *leaving == port) {
             // The port has a new meaning: whoever is still connected means the old one.
             left_over.cut();
         }
-        let (address, sockets) = socket::bind(port)?;
-        let (stop_accepting, accepting) = watch::channel(false);
+        let listener = self.start(port, transport, None)?;
+        self.insert(&mut state, port, listener);
+        Ok(())
+    }
+
+    /// From now on what arrives on the open `port` is carried as `transport`. Without effect when it is already.
+    pub fn switch(&self, port: u16, transport: Transport) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let Some(before) = state.open.get(&port).filter(|listener| listener.transport != transport) else {
+            return Ok(());
+        };
+        let socket = match &before.socket {
+            Some(socket) if transport != Transport::Udp => Some(socket.try_clone()?),
+            _ => None,
+        };
+        let listener = self.start(port, transport, socket)?;
+        if let Some(before) = state.open.remove(&port) {
+            self.metrics.listeners.dec();
+            Self::leave(&mut state, port, before);
+        }
+        self.insert(&mut state, port, listener);
+        Ok(())
+    }
+
+    fn insert(&self, state: &mut State, port: u16, listener: Listener) {
+        if state.draining {
+            listener.connections.tell_to_leave();
+        }
+        state.open.insert(port, listener);
+        self.metrics.listeners.inc();
+    }
+
+    /// Begins to listen, on `socket` if there is one already.
+    fn start(&self, port: u16, transport: Transport, socket: Option<TcpListener>) -> io::Result<Listener> {
         let connections =
             Arc::new(Connections::new(Arc::clone(&self.open_connections), self.metrics.connections.clone()));
-        if state.draining {
-            connections.tell_to_leave();
+        let (stop, stopping) = watch::channel(false);
+        let carriers = Arc::clone(&self.carriers);
+        if transport == Transport::Udp {
+            let server = udp::Server::new(socket::bind_udp(port)?, port, carriers)?;
+            let accepting = tokio::spawn(server.run(stopping));
+            return Ok(Listener { transport, stop, connections, socket: None, accepting });
         }
-        let app = PortApp::new(Arc::clone(&self.engine), Arc::clone(&connections));
-        let mut service =
-            Service::with_listeners(format!("port {port}"), PingoraListeners::tcp(&address), app);
-        tokio::spawn(async move { service.start_service(Some(sockets), accepting, 1).await });
-        state.open.insert(port, Listener { stop_accepting, connections });
-        self.metrics.listeners.inc();
-        Ok(())
+        let socket = socket.map_or_else(|| socket::bind(port), Ok)?;
+        let held = socket.try_clone()?;
+        let accepting = if transport == Transport::Http {
+            let (address, sockets) = socket::for_pingora(socket)?;
+            let app = PortApp::new(carriers, port, Arc::clone(&connections));
+            let name = format!("port {port}");
+            let mut service = Service::with_listeners(name, PingoraListeners::tcp(&address), app);
+            tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await })
+        } else {
+            let listener = tokio::net::TcpListener::from_std(socket)?;
+            tokio::spawn(accept(listener, port, carriers, Arc::clone(&connections), stopping))
+        };
+        Ok(Listener { transport, stop, connections, socket: Some(held), accepting })
     }
 
     /// Stops accepting on `port` and tells its connections to leave.
@@ -85,11 +202,19 @@ impl Listeners {
         let mut state = self.state.lock();
         let Some(listener) = state.open.remove(&port) else { return };
         self.metrics.listeners.dec();
-        listener.stop_accepting.send_replace(true);
+        Self::leave(&mut state, port, listener);
+    }
+
+    fn leave(state: &mut State, port: u16, listener: Listener) {
+        listener.stop.send_replace(true);
         listener.connections.tell_to_leave();
+        if listener.transport == Transport::Udp {
+            // There is nobody to wait for, and the socket must be free at once.
+            listener.accepting.abort();
+        }
         if listener.connections.count() > 0 {
             let connections = Arc::clone(&listener.connections);
-            state.leaving.insert(port, listener.connections);
+            state.leaving.push((port, listener.connections));
             tokio::spawn(async move {
                 tokio::time::sleep(LEAVE_DEADLINE).await;
                 connections.cut();
@@ -100,8 +225,9 @@ impl Listeners {
     /// Every port that is open or still has connections, ascending.
     pub fn held_ports(&self) -> Vec<u16> {
         let mut state = self.state.lock();
-        state.leaving.retain(|_, connections| connections.count() > 0);
-        let mut ports: Vec<_> = state.open.keys().chain(state.leaving.keys()).copied().collect();
+        state.leaving.retain(|(_, connections)| connections.count() > 0);
+        let mut ports: Vec<_> =
+            state.open.keys().copied().chain(state.leaving.iter().map(|(port, _)| *port)).collect();
         ports.sort_unstable();
         ports.dedup();
         ports
@@ -119,5 +245,53 @@ impl Listeners {
     /// Open connections of all listeners.
     pub fn open_connections(&self) -> usize {
         self.open_connections.load(SeqCst)
+    }
+}
+
+/// Accepts the connections of a TCP port until told to stop.
+async fn accept(
+    listener: tokio::net::TcpListener,
+    port: u16,
+    carriers: Arc<Carriers>,
+    connections: Arc<Connections>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(port, %error, "accept");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let (carriers, connections) = (Arc::clone(&carriers), Arc::clone(&connections));
+        tokio::spawn(async move { serve(stream, client, port, carriers, connections).await });
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    client: std::net::SocketAddr,
+    port: u16,
+    carriers: Arc<Carriers>,
+    connections: Arc<Connections>,
+) {
+    let Some(entry) = carriers.tables.port(port).clone() else { return };
+    if let PortTraffic::Http(_) = entry.traffic {
+        // It was accepted just before the port's type changed.
+        let app = Arc::new(PortApp::new(carriers, port, connections));
+        let (_never, watch) = watch::channel(false);
+        app.process_new(Box::new(L4Stream::from(stream)), &watch).await;
+        return;
+    }
+    let _open = connection::Open::new(&connections);
+    tokio::select! {
+        () = tcp::carry(stream, client, &entry, &carriers.access_log) => {}
+        () = connections.until_cut() => {}
     }
 }

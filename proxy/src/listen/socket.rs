@@ -1,7 +1,7 @@
-//! Binding a listen port. Pingora panics when its own bind fails, so the socket is bound here and handed over.
+//! Binding listen ports: IPv6 and IPv4 where the pod has both, IPv4 alone otherwise.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 
@@ -11,28 +11,50 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections the kernel queues while the accept loop is busy; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+/// Bytes of datagrams the kernel queues while the receive loop is busy; the kernel caps it at `net.core.rmem_max`.
+const DATAGRAM_QUEUE: usize = 4 << 20;
 
-/// A bound, listening socket for `port` in pingora's table, and the address it stands under there. IPv6 and IPv4 where
-/// the pod has both, IPv4 alone otherwise.
-pub(super) fn bind(port: u16) -> io::Result<(String, ListenFds)> {
-    let (address, listener) = match listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
-        Ok(listener) => (format!("[::]:{port}"), listener),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
-        Err(_) => (format!("0.0.0.0:{port}"), listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?),
-    };
+/// A listening socket.
+pub(super) fn bind(port: u16) -> io::Result<TcpListener> {
+    let socket = bound(port, Type::STREAM, Protocol::TCP)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket that receives datagrams.
+pub(super) fn bind_udp(port: u16) -> io::Result<UdpSocket> {
+    let socket = bound(port, Type::DGRAM, Protocol::UDP)?;
+    // A smaller queue will do.
+    let _ = socket.set_recv_buffer_size(DATAGRAM_QUEUE);
+    Ok(socket.into())
+}
+
+/// `listener` in pingora's table, and the address it stands under there. Pingora panics when its own bind fails, so the
+/// socket is bound here and handed over.
+pub(super) fn for_pingora(listener: TcpListener) -> io::Result<(String, ListenFds)> {
+    let address = listener.local_addr()?.to_string();
     let mut sockets = Fds::new();
     sockets.add(address.clone(), listener.into_raw_fd());
     Ok((address, Arc::new(Mutex::new(sockets))))
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn bound(port: u16, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    match at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), kind, protocol) {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+            at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), kind, protocol)
+        }
+        bound => bound,
+    }
+}
+
+fn at(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    // For datagrams, too: the socket before may take a moment to go.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }

@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use weft_config::model::EndpointsId;
-use weft_config::{Endpoints, Entry, Port, Resource, ResourceKey, ResourceSet, Service, ServiceId, Update};
+use weft_config::{
+    Endpoints, Entry, HttpPolicy, Port, Resource, ResourceKey, ResourceSet, Service, ServiceId, Traffic,
+    Update,
+};
 
-use super::{Backend, PortEntry, Tables};
+use super::{Backend, PortEntry, PortTraffic, Tables};
 use crate::balance::EndpointList;
-use crate::listen::Listeners;
+use crate::http::upstream::HttpPort;
+use crate::listen::{Listeners, Transport};
 use crate::metrics::Metrics;
 
 /// Everything this proxy holds, and what was made of it.
@@ -100,10 +104,19 @@ impl Applier {
                 self.unbind(&bound);
                 return Err(format!("listen port {} belongs to {}", port.listen_port, other.description));
             }
+            let transport = Transport::of(&port.traffic);
             if ours {
+                // Another type on the same port: what listens there changes, too.
+                if let Err(error) = self.listeners.switch(port.listen_port, transport) {
+                    self.unbind(&bound);
+                    return Err(format!(
+                        "cannot listen on port {} for {transport}: {error}",
+                        port.listen_port
+                    ));
+                }
                 continue;
             }
-            if let Err(error) = self.listeners.open(port.listen_port) {
+            if let Err(error) = self.listeners.open(port.listen_port, transport) {
                 self.unbind(&bound);
                 return Err(format!("cannot listen on port {}: {error}", port.listen_port));
             }
@@ -126,6 +139,15 @@ impl Applier {
 
     fn entry(&mut self, service: &ServiceId, port: &Port) -> Arc<PortEntry> {
         let named = if port.name.is_empty() { String::new() } else { format!(" ({})", port.name) };
+        let traffic = match &port.traffic {
+            Traffic::Http(policy) => PortTraffic::Http(self.http(port, policy)),
+            Traffic::Tcp => PortTraffic::Tcp,
+            Traffic::Udp => PortTraffic::Udp,
+        };
+        let breaker = match &traffic {
+            PortTraffic::Http(http) => http.breaker.clone(),
+            PortTraffic::Tcp | PortTraffic::Udp => None,
+        };
         Arc::new(PortEntry {
             service: service.clone(),
             port: port.port,
@@ -133,8 +155,20 @@ impl Applier {
             description: format!("Service {service} port {}{named}", port.port),
             // Made empty when its endpoints have not come: it answers 503 until they do.
             backend: Arc::clone(self.backends.entry(port.endpoints.clone()).or_default()),
-            metrics: self.metrics.port(service, port.port),
+            traffic,
+            timeouts: port.timeouts,
+            metrics: self.metrics.port(service, port.port, breaker),
         })
+    }
+
+    /// The compiled policy; the one there is when it was made from the same.
+    fn http(&self, port: &Port, policy: &HttpPolicy) -> Arc<HttpPort> {
+        let before = self.tables.port(port.listen_port);
+        let before = before.as_ref().and_then(|entry| entry.http());
+        match before.filter(|http| http.is_for(policy, port.timeouts)) {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(HttpPort::new(policy, port.timeouts)),
+        }
     }
 
     fn remove(&mut self, key: &ResourceKey) {

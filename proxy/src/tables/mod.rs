@@ -8,9 +8,10 @@ pub mod apply;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use weft_config::ServiceId;
+use weft_config::{ServiceId, Timeouts};
 
 use crate::balance::EndpointList;
+use crate::http::upstream::HttpPort;
 use crate::metrics::PortMetrics;
 
 /// The endpoints behind one port of a Service, swapped whole when they change.
@@ -33,8 +34,33 @@ pub struct PortEntry {
     pub description: String,
     /// Where its requests go.
     pub backend: Arc<Backend>,
+    /// How it is carried.
+    pub traffic: PortTraffic,
+    /// How long things may take.
+    pub timeouts: Timeouts,
     /// Its series.
     pub metrics: Arc<PortMetrics>,
+}
+
+/// How a port is carried.
+#[derive(Debug)]
+pub enum PortTraffic {
+    /// As HTTP requests. Shared with the entry before, as long as the same is asked for: what was counted stays.
+    Http(Arc<HttpPort>),
+    /// As connections.
+    Tcp,
+    /// As datagrams.
+    Udp,
+}
+
+impl PortEntry {
+    /// Its HTTP policy, if it is carried as HTTP.
+    pub fn http(&self) -> Option<&Arc<HttpPort>> {
+        match &self.traffic {
+            PortTraffic::Http(http) => Some(http),
+            PortTraffic::Tcp | PortTraffic::Udp => None,
+        }
+    }
 }
 
 /// All ports.

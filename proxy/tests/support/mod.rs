@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft_config::{
-    Endpoints, EndpointsId, Entry, Port, Resource, ResourceKey, Service, ServiceId, TrafficType, Update,
+    Endpoints, EndpointsId, Entry, Port, Resource, ResourceKey, Service, ServiceId, Timeouts, Traffic, Update,
 };
-use weft_proxy::listen::Listeners;
+use weft_proxy::access_log::{AccessLog, Format};
+use weft_proxy::listen::{Carriers, Listeners};
 use weft_proxy::metrics::Metrics;
 use weft_proxy::tables::Tables;
 use weft_proxy::tables::apply::Applier;
@@ -20,15 +21,18 @@ use weft_proxy::tables::apply::Applier;
 pub struct Proxy {
     pub applier: Applier,
     pub listeners: Arc<Listeners>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Proxy {
     pub fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
-        let engine = weft_proxy::http::engine(Arc::clone(&tables), "node1", 2).unwrap();
-        let listeners = Arc::new(Listeners::new(engine, Arc::clone(&metrics)));
-        Self { applier: Applier::new(tables, Arc::clone(&listeners), metrics), listeners }
+        let access_log = AccessLog::new(Format::Off).unwrap();
+        let carriers = Carriers::new(Arc::clone(&tables), "node1", 2, access_log).unwrap();
+        let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
+        let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
+        Self { applier, listeners, metrics }
     }
 
     /// Adds Service `shop/<name>` and returns the port it listens on.
@@ -39,14 +43,40 @@ impl Proxy {
         port
     }
 
+    /// The same, with what its annotations ask for.
+    pub fn service_with(
+        &mut self,
+        name: &str,
+        ready: &[SocketAddr],
+        traffic: Traffic,
+        timeouts: Timeouts,
+    ) -> u16 {
+        let port = free_port();
+        self.put(name, port, ready, traffic, timeouts);
+        assert!(self.applier.rejections().is_empty(), "{:?}", self.applier.rejections());
+        port
+    }
+
     pub fn service_on(&mut self, name: &str, listen_port: u16, ready: &[SocketAddr]) {
+        self.put(name, listen_port, ready, Traffic::default(), Timeouts::default());
+    }
+
+    pub fn put(
+        &mut self,
+        name: &str,
+        listen_port: u16,
+        ready: &[SocketAddr],
+        traffic: Traffic,
+        timeouts: Timeouts,
+    ) {
         let service = Service {
             id: id(name),
             ports: vec![Port {
                 port: 80,
                 name: "http".into(),
                 listen_port,
-                traffic_type: TrafficType::Http,
+                traffic,
+                timeouts,
                 endpoints: endpoints_id(name),
             }],
         };

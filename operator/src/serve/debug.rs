@@ -1,0 +1,95 @@
+//! The debug API: what this replica knows and what it made of it, in JSON. On the loopback address only, so that it takes the
+//! right to `kubectl port-forward` or `exec` to read it.
+
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+use weft_config::Resource;
+
+use super::http::{Answer, answer, text};
+use crate::annotations::{Problem, Settings, carried};
+use crate::index::Index;
+use crate::publish::Publisher;
+
+/// What the debug API answers from.
+pub struct Debug {
+    /// The index.
+    pub index: Index,
+    /// The configuration.
+    pub publisher: Publisher,
+}
+
+/// One Service in the mesh.
+#[derive(Serialize)]
+struct ServiceView {
+    namespace: String,
+    name: String,
+    /// `http`, `tcp` or `udp`.
+    traffic_type: &'static str,
+    /// Name of its shadow Service; absent while there is none.
+    shadow: Option<String>,
+    ports: Vec<PortView>,
+    /// What was asked for and could not be understood.
+    problems: Vec<Problem>,
+}
+
+#[derive(Serialize)]
+struct PortView {
+    port: u16,
+    /// Absent while none is allocated.
+    listen_port: Option<u16>,
+}
+
+impl Debug {
+    /// Answers one request.
+    pub fn answer<B>(&self, request: &Request<B>) -> Response<Answer> {
+        if request.method() != Method::GET {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
+        }
+        match request.uri().path() {
+            "/debug/services" => json(&self.services()),
+            "/debug/configuration" => json(&self.configuration()),
+            _ => text(StatusCode::NOT_FOUND, "/debug/services /debug/configuration\n"),
+        }
+    }
+
+    fn services(&self) -> Vec<ServiceView> {
+        let problems = self.publisher.problems();
+        let defaults = self.index.defaults();
+        let view = |id| {
+            let service = self.index.meshed(&id)?;
+            let shadow = self.index.shadow(&id);
+            let listen_port = |port: u16| {
+                let recorded = shadow.as_ref()?.ports.iter().find(|(number, _)| *number == port);
+                recorded.map(|(_, listen_port)| *listen_port)
+            };
+            Some(ServiceView {
+                namespace: id.namespace.to_string(),
+                name: id.name.to_string(),
+                traffic_type: Settings::of(&service, &defaults).0.traffic(&service).as_str(),
+                ports: carried(&service, &defaults)
+                    .map(|port| PortView { port: port.port, listen_port: listen_port(port.port) })
+                    .collect(),
+                shadow: shadow.map(|shadow| shadow.name.to_string()),
+                problems: problems.get(&id).cloned().unwrap_or_default(),
+            })
+        };
+        self.index.all_meshed().into_iter().filter_map(view).collect()
+    }
+
+    /// Every resource by its name, as its Rust form shows it: for people, not for programs.
+    fn configuration(&self) -> Vec<(String, String)> {
+        let show = |resource: &Resource| match resource {
+            Resource::Service(service) => format!("{service:?}"),
+            Resource::Endpoints(_, endpoints) => format!("{endpoints:?}"),
+        };
+        let all = self.publisher.configuration();
+        all.iter().map(|entry| (entry.resource.key().to_string(), show(&entry.resource))).collect()
+    }
+}
+
+fn json(value: &impl Serialize) -> Response<Answer> {
+    match serde_json::to_string_pretty(value) {
+        Ok(json) => answer(StatusCode::OK, "application/json", json + "\n"),
+        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be encoded\n"),
+    }
+}

@@ -1,0 +1,145 @@
+//! Carrying a TCP connection: any protocol, whoever speaks first, each direction closed for itself.
+//!
+//! The endpoint is connected to at once, since the server may be the one to speak. Bytes go through a buffer that all
+//! connections of a thread share, and through a pipe in the kernel once a connection proves to be bulk ([`relay`]): an idle
+//! connection holds no buffer.
+
+mod relay;
+mod splice;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use pingora::protocols::Stream;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::access_log::{AccessLog, Line};
+use crate::balance::Outstanding;
+use crate::http::retry::{LAST_TRY_AFTER, MOST_TRIES};
+use crate::http::upstream::CONNECT;
+use crate::tables::PortEntry;
+
+/// A connection whose other end is gone without a word is noticed by probes.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+/// How long an endpoint may leave bytes unacknowledged.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// Carries the connection `stream` of `client` to an endpoint of `port`, until both ends are done.
+pub async fn carry(mut stream: TcpStream, client: SocketAddr, port: &PortEntry, log: &AccessLog) {
+    let began = Instant::now();
+    let _open = Open::new(port);
+    let (endpoint, ended) = match connect(port).await {
+        Ok((mut upstream, endpoint)) => {
+            let ended = async {
+                prepare(&stream)?;
+                relay::both_ways(&mut stream, &mut upstream, port.timeouts.idle, &port.metrics).await
+            };
+            let ended = ended.await;
+            if ended.is_err() {
+                // What was cut must not look complete to either end.
+                reset(&stream);
+                reset(&upstream);
+            }
+            (Some(endpoint.endpoint().address), ended)
+        }
+        Err(error) => {
+            reset(&stream);
+            tracing::debug!(service = %port.service, %error, "no endpoint");
+            (None, Err(error))
+        }
+    };
+    if log.is_on() {
+        let bytes = ended.as_ref().copied().unwrap_or_default();
+        let reason = ended.as_ref().err().map(ToString::to_string);
+        log.write(&Line {
+            client: Some(client),
+            endpoint,
+            received: bytes.received,
+            sent: bytes.sent,
+            reason: reason.as_deref(),
+            ..Line::new("tcp", port, began.elapsed())
+        });
+    }
+}
+
+/// The same for a connection that was accepted as HTTP; slower, for the moment in which a port changes its type.
+pub async fn carry_any(mut stream: Stream, port: &PortEntry) {
+    let _open = Open::new(port);
+    let Ok((mut upstream, _endpoint)) = connect(port).await else { return };
+    if let Ok((received, sent)) = tokio::io::copy_bidirectional(&mut stream, &mut upstream).await {
+        port.metrics.received.add(received);
+        port.metrics.sent.add(sent);
+    }
+}
+
+/// Counts a connection until dropped.
+struct Open<'a>(&'a PortEntry);
+
+impl<'a> Open<'a> {
+    fn new(port: &'a PortEntry) -> Self {
+        port.metrics.tcp_connections.inc();
+        port.metrics.tcp_open.inc();
+        Self(port)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.tcp_open.dec();
+    }
+}
+
+/// Connects to one endpoint after the other: nothing was sent, so another may always be tried.
+async fn connect(port: &PortEntry) -> io::Result<(TcpStream, Outstanding)> {
+    let began = Instant::now();
+    let mut tried = Vec::new();
+    loop {
+        let list = port.backend.endpoints.load_full();
+        let Some(endpoint) = list.pick(&tried) else {
+            return Err(io::Error::other(format!("no ready endpoint: {}", list.why_empty())));
+        };
+        let address = endpoint.endpoint().address;
+        if !tried.is_empty() {
+            port.metrics.retries.inc();
+        }
+        tried.push(address);
+        let limit = port.timeouts.connect.unwrap_or(CONNECT);
+        let error = match timeout(limit, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                endpoint.endpoint().connected();
+                prepare(&stream)?;
+                SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+                return Ok((stream, endpoint));
+            }
+            Ok(Err(error)) => error,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+        endpoint.endpoint().connect_failed();
+        port.metrics.connect_failures.inc();
+        port.metrics.ejections.inc();
+        if tried.len() >= MOST_TRIES || began.elapsed() >= LAST_TRY_AFTER {
+            return Err(io::Error::new(
+                error.kind(),
+                format!("no connection to an endpoint could be made: {error}"),
+            ));
+        }
+    }
+}
+
+/// Small writes go at once, and a peer that is gone is noticed.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
+}
+
+/// Makes the end of `stream` a reset.
+fn reset(stream: &TcpStream) {
+    // It is about to be dropped: there is nothing to do when this fails.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
