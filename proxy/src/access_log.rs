@@ -89,13 +89,12 @@ pub struct Http<'a> {
 impl AccessLog {
     /// A log in `format`, with its own thread unless it is off.
     pub fn new(format: Format) -> std::io::Result<Self> {
-        let lines = match format {
-            Format::Off => None,
-            _ => {
-                let (sender, receiver) = sync_channel(WAITING);
-                std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(&receiver))?;
-                Some((format, sender))
-            }
+        let lines = if format == Format::Off {
+            None
+        } else {
+            let (sender, receiver) = sync_channel(WAITING);
+            std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(&receiver))?;
+            Some((format, sender))
         };
         Ok(Self { lines, dropped: Count::default() })
     }

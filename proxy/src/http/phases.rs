@@ -304,6 +304,7 @@ impl ProxyHttp for Phases {
 }
 
 /// The request's time is over.
+#[allow(clippy::unnecessary_box_returns, reason = "pingora's errors come in boxes")]
 fn overdue() -> Box<Error> {
     Error::new_up(ErrorType::ReadTimedout)
 }

@@ -218,11 +218,9 @@ impl<'a> Direction<'a> {
     fn splice(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let (from, to) = (self.from.as_ref(), self.to.as_ref());
         let Some(pipe) = &mut self.pipe else { return Poll::Ready(Ok(0)) };
-        if pipe.is_empty() {
-            if ready!(pipe.poll_fill(cx, from))? == 0 {
-                self.state = State::Ending;
-                return Poll::Ready(Ok(0));
-            }
+        if pipe.is_empty() && ready!(pipe.poll_fill(cx, from))? == 0 {
+            self.state = State::Ending;
+            return Poll::Ready(Ok(0));
         }
         let n = ready!(pipe.poll_drain(cx, to))?;
         if pipe.is_empty() && pipe.is_quiet() {

@@ -128,6 +128,10 @@ enum Manner {
     /// Reads the request and closes without an answer.
     Rude,
     Echo,
+    /// Answers with this status, after this many milliseconds.
+    Status(u16, u64),
+    /// Takes every upgrade and echoes what follows.
+    Upgrade,
 }
 
 impl Backend {
@@ -141,6 +145,14 @@ impl Backend {
 
     pub async fn start_echo() -> Self {
         Self::with(Manner::Echo).await
+    }
+
+    pub async fn start_status(status: u16, delay_ms: u64) -> Self {
+        Self::with(Manner::Status(status, delay_ms)).await
+    }
+
+    pub async fn start_upgrade() -> Self {
+        Self::with(Manner::Upgrade).await
     }
 
     async fn with(manner: Manner) -> Self {
@@ -166,12 +178,26 @@ async fn serve(mut stream: TcpStream, manner: Manner, seen: Arc<Mutex<Vec<String
     let mut buffer = Vec::new();
     while let Some((head, body)) = read_message(&mut stream, &mut buffer).await {
         seen.lock().unwrap().push(head);
+        let mut status = 200;
         let body = match manner {
             Manner::Rude => return,
             Manner::Answer(text) => text.as_bytes().to_vec(),
             Manner::Echo => body,
+            Manner::Status(code, delay) => {
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+                status = code;
+                Vec::new()
+            }
+            Manner::Upgrade => {
+                let head =
+                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+                stream.write_all(head).await.unwrap();
+                let (mut from, mut to) = stream.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+                return;
+            }
         };
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!("HTTP/1.1 {status} OK\r\nContent-Length: {}\r\n\r\n", body.len());
         if stream.write_all(&[head.as_bytes(), &body].concat()).await.is_err() {
             return;
         }
