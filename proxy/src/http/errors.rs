@@ -43,11 +43,12 @@ pub fn explain(error: &Error) -> Option<(u16, Cow<'static, str>)> {
     Some((status, reason.into()))
 }
 
-/// What is at the bottom of an error.
+/// What an error says of itself, or what is at the bottom of it. In this order: below a failed handshake lies nothing
+/// but the local address.
 fn cause(error: &Error) -> String {
-    match (&error.cause, &error.context) {
-        (Some(cause), _) => cause.to_string(),
-        (None, Some(context)) => context.as_str().to_owned(),
+    match (&error.context, &error.cause) {
+        (Some(context), _) => context.as_str().to_owned(),
+        (None, Some(cause)) => cause.to_string(),
         (None, None) => error.etype().as_str().to_owned(),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -89,7 +90,9 @@ impl Session {
     /// Sends a datagram of the source on.
     pub(super) fn send(&self, datagram: &[u8]) -> io::Result<()> {
         self.shared.note(&self.shared.received, datagram.len());
-        self.shared.upstream.try_send(datagram).map(|_| ())
+        // Past tokio: it believes a fresh socket not writable until its driver has looked, and the first datagram of a
+        // session would be lost.
+        SockRef::from(&self.shared.upstream).send(datagram).map(|_| ())
     }
 
     /// Whether it was silent for `idle`, or its endpoint has told that nobody listens.
