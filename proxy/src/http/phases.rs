@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::UPGRADE;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -100,7 +101,7 @@ impl ProxyHttp for Phases {
     }
 
     /// The endpoint; called again for each retry.
-    async fn upstream_peer(&self, _session: &mut Session, request: &mut Request) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, request: &mut Request) -> Result<Box<HttpPeer>> {
         // The one that failed is no longer outstanding when the next is chosen.
         request.endpoint = None;
         let Some(target) = &request.target else {
@@ -125,7 +126,8 @@ impl ProxyHttp for Phases {
         if tries > 0 {
             target.port.metrics.retries.inc();
         }
-        let peer = target.http.peer(endpoint.endpoint().address, left);
+        let upgrade = session.req_header().headers.contains_key(UPGRADE);
+        let peer = target.http.peer(endpoint.endpoint().address, left, upgrade);
         request.trying(endpoint);
         Ok(peer)
     }

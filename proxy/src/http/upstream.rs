@@ -16,6 +16,7 @@ use weft_config::{HttpPolicy, Scheme, Timeouts, UpstreamTls};
 use super::breaker::Breaker;
 use super::rate_limit::RateLimiter;
 use super::retry::{Budget, Limits};
+use super::upgrade;
 
 /// How long a connection to an endpoint may take: an endpoint whose node is gone must not hold a request up for long.
 pub const CONNECT: Duration = Duration::from_secs(1);
@@ -117,12 +118,16 @@ impl HttpPort {
         self.timeouts.request.map(|timeout| began + timeout)
     }
 
-    /// The endpoint at `address`, for a request that has `left` to end.
-    pub fn peer(&self, address: SocketAddr, left: Option<Duration>) -> Box<HttpPeer> {
+    /// The endpoint at `address`, for a request that has `left` to end and may ask for an `upgrade`.
+    pub fn peer(&self, address: SocketAddr, left: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
         let tls = self.server_name.is_some();
         let mut peer = HttpPeer::new(address, tls, self.server_name.clone().unwrap_or_default());
         peer.group_key = self.group;
         peer.options.clone_from(&self.options);
+        if upgrade && self.policy.scheme != Scheme::H2c {
+            let connect = left.unwrap_or(CONNECT).min(self.timeouts.connect.unwrap_or(CONNECT));
+            peer.group_key = upgrade::prepare(&mut peer.options, connect);
+        }
         if let Some(left) = left {
             let within = |timeout: Option<Duration>| Some(timeout.map_or(left, |timeout| timeout.min(left)));
             peer.options.read_timeout = within(peer.options.read_timeout);
@@ -174,8 +179,11 @@ mod tests {
         let address = ([10, 0, 0, 1], 80).into();
         let mut seen = std::collections::BTreeSet::new();
         for port in &ports {
-            assert!(seen.insert(port.peer(address, None).reuse_hash()));
-            assert_eq!(port.peer(address, None).reuse_hash(), port.peer(address, None).reuse_hash());
+            assert!(seen.insert(port.peer(address, None, false).reuse_hash()));
+            assert_eq!(
+                port.peer(address, None, false).reuse_hash(),
+                port.peer(address, None, false).reuse_hash()
+            );
         }
     }
 
@@ -190,8 +198,8 @@ mod tests {
     fn a_request_s_own_time_limits_every_wait() {
         let port = port(Scheme::Http);
         let left = Duration::from_millis(200);
-        let peer = port.peer(([10, 0, 0, 1], 80).into(), Some(left));
+        let peer = port.peer(([10, 0, 0, 1], 80).into(), Some(left), false);
         assert_eq!((peer.options.read_timeout, peer.options.connection_timeout), (Some(left), Some(left)));
-        assert_eq!(port.peer(([10, 0, 0, 1], 80).into(), None).options.read_timeout, Some(SILENCE));
+        assert_eq!(port.peer(([10, 0, 0, 1], 80).into(), None, false).options.read_timeout, Some(SILENCE));
     }
 }
