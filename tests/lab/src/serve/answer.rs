@@ -58,6 +58,9 @@ impl Server {
         let request = Request::from_parts(head, ());
         let received =
             if wishes.unread { Received::nothing() } else { body::read(incoming, wishes.read_rate).await };
+        if let Some(broken) = received.broken {
+            return Ok(text(StatusCode::BAD_REQUEST, broken));
+        }
         tokio::time::sleep(wishes.delay).await;
         let fails = wishes.fails(seen);
         if fails && wishes.close {

@@ -16,6 +16,9 @@ use crate::bulk::pattern;
 /// Numbers and a space: no datagram is smaller.
 const SMALLEST: usize = 17;
 
+/// How often progress is told.
+const TELL: Duration = Duration::from_millis(500);
+
 /// What each source does.
 #[derive(Clone)]
 pub(super) struct Plan {
@@ -78,14 +81,17 @@ impl Source {
 
     /// Sends and counts until it has sent enough, or is told to end.
     pub(super) async fn run(mut self, ended: watch::Receiver<bool>) -> Self {
+        let mut told = self.plan.began;
         for sequence in 0..self.plan.count {
             if *ended.borrow() {
                 break;
             }
             let next = Instant::now() + self.plan.every;
             self.ask(sequence).await;
-            if sequence % 50 == 0 && self.number == 0 {
-                eprintln!("{} sent, {} lost", self.sent, self.lost);
+            if self.number == 0 && told.elapsed() >= TELL {
+                told = Instant::now();
+                let at = self.plan.began.elapsed().as_secs_f64();
+                eprintln!("{at:>6.1} s  first source: {} sent, {} lost", self.sent, self.lost);
             }
             tokio::time::sleep_until(next).await;
         }
