@@ -48,12 +48,12 @@ generate-check: ## Fail when a generated file differs from its source
 	@.ci/generate --check
 
 .PHONY: e2e
-e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main
+e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main or data-path
 	@tests/run-e2e.sh $(SUITE)
 
 .PHONY: e2e-all
 e2e-all: deps ## End-to-end tests of every suite
-	@for suite in main; do tests/run-e2e.sh $$suite; done
+	@for suite in main; do tests/run-e2e.sh $$suite || exit 1; done
 
 ##@ The cluster
 

@@ -2,11 +2,15 @@
 //!
 //! - [`cluster`]: the cluster under test, the runtime, one test at a time.
 //! - [`wait`]: conditions with a deadline that tell the last state seen.
+//! - [`afterwards`]: what must be put right again whatever came of a test.
 //! - [`exec`]: commands in pods, with their streams.
-//! - [`node`]: what only the embedded cluster allows: processes on its nodes, its audit log.
-//! - [`workloads`]: namespaces, servers and clients of a user.
-//! - [`traffic`]: requests, load and DNS queries from those clients.
+//! - [`node`]: what only the embedded cluster allows: processes on its nodes, its power, its audit log.
+//! - [`workloads`], [`servers`], [`services`], [`certificates`]: what a user has.
+//! - [`stage`]: a namespace with all of that, ready to be called.
+//! - [`traffic`], [`protocols`]: requests, load and DNS queries from a user's pods; gRPC, WebSocket, TCP, UDP, raw bytes.
 //! - [`mesh`]: installing Weft and looking at what it made.
+//! - [`metrics`]: what the proxies count.
+//! - [`debug`]: what an operator says when it is asked.
 //! - [`stream`]: the config stream as a stranger would call it.
 //! - [`rights`]: what a `ServiceAccount` may do.
 //! - [`report`]: what is shown when a test fails.
@@ -19,12 +23,20 @@
     reason = "this crate is tests: what must hold and does not is a failure of the test"
 )]
 
+pub mod afterwards;
+pub mod certificates;
 pub mod cluster;
+pub mod debug;
 pub mod exec;
 pub mod mesh;
+pub mod metrics;
 pub mod node;
+pub mod protocols;
 pub mod report;
 pub mod rights;
+pub mod servers;
+pub mod services;
+pub mod stage;
 pub mod stream;
 pub mod traffic;
 pub mod wait;

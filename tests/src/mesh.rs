@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::Result;
+use crate::afterwards::afterwards;
 use crate::cluster::Cluster;
 use crate::exec::PodRef;
 use crate::wait::{self, Seen, seconds};
@@ -124,6 +125,33 @@ pub fn meshconfig() -> Value {
         "metadata": { "name": NAME },
         "spec": { "proxy": { "drain": { "acceptWindowSeconds": 5, "deadlineSeconds": 20 } } },
     })
+}
+
+/// Runs `body` while the MeshConfig of the tests has these fields in its spec as well.
+pub async fn while_configured(cluster: &Cluster, spec: Value, body: impl AsyncFnOnce() -> Result) -> Result {
+    let mut changed = meshconfig();
+    merge(&mut changed["spec"], spec);
+    let changed = async {
+        apply_meshconfig(cluster, &changed).await?;
+        ready(cluster, seconds(90)).await?;
+        body().await
+    };
+    afterwards(changed, async {
+        apply_meshconfig(cluster, &meshconfig()).await?;
+        ready(cluster, seconds(90)).await
+    })
+    .await
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
 }
 
 /// `MeshConfigs` in the mesh's namespace.

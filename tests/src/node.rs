@@ -1,4 +1,5 @@
-//! What only the embedded cluster allows: signals to processes on its nodes, and its audit log. `tests/run-e2e.sh` says in
+//! What only the embedded cluster allows: signals to processes on its nodes, their memory, packets that are dropped, nodes
+//! without power, and the audit log. `tests/run-e2e.sh` says in
 //! `WEFT_CLUSTER_STATE` where that cluster lives; on any other cluster the tests that need this say so and prove nothing.
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use kube::ResourceExt;
 use serde::Deserialize;
 
 use crate::Result;
+use crate::afterwards::afterwards;
 
 /// The embedded cluster.
 pub struct Embedded {
@@ -129,6 +131,65 @@ impl Embedded {
         let started = Duration::from_millis(lines.next().ok_or("no start time")?.parse::<u64>()? * 10);
         let uptime = Duration::from_secs_f64(lines.next().ok_or("no uptime")?.parse()?);
         Ok(now - (uptime - started))
+    }
+
+    /// Begins to note anew how much memory `process` holds at most; how many bytes it holds now.
+    pub async fn watch_memory(&self, process: &Process) -> Result<u64> {
+        self.on_node(&process.node, &format!("echo 5 >/proc/{}/clear_refs", process.pid)).await?;
+        self.memory(process, "VmRSS").await
+    }
+
+    /// The most bytes of memory `process` has held since [`Self::watch_memory`].
+    pub async fn most_memory(&self, process: &Process) -> Result<u64> {
+        self.memory(process, "VmHWM").await
+    }
+
+    async fn memory(&self, process: &Process, field: &str) -> Result<u64> {
+        let script = format!("awk '$1 == \"{field}:\" {{ print $2 }}' /proc/{}/status", process.pid);
+        Ok(self.on_node(&process.node, &script).await?.trim().parse::<u64>()? * 1024)
+    }
+
+    /// Runs `body` while `node` drops every packet that it would pass on to one of `addresses`, without a word to its sender.
+    pub async fn while_dropping(
+        &self,
+        node: &str,
+        addresses: &[String],
+        body: impl Future<Output = Result>,
+    ) -> Result {
+        let script = format!(
+            "nft add table inet weft-e2e; \
+             nft add chain inet weft-e2e forward '{{ type filter hook forward priority -10; }}'; \
+             nft add rule inet weft-e2e forward ip daddr '{{ {} }}' drop",
+            addresses.join(", ")
+        );
+        let dropping = async {
+            self.on_node(node, &script).await?;
+            body.await
+        };
+        afterwards(dropping, async { self.on_node(node, "nft delete table inet weft-e2e").await.map(|_| ()) })
+            .await
+    }
+
+    /// Runs `body` while `node` has no power. Then it starts again; when it is Ready is another matter.
+    pub async fn while_off(&self, node: &str, body: impl Future<Output = Result>) -> Result {
+        let off = async {
+            self.power("off", node).await?;
+            body.await
+        };
+        afterwards(off, self.power("on", node)).await
+    }
+
+    async fn power(&self, switch: &str, node: &str) -> Result {
+        let power_sh = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/power.sh");
+        let output = tokio::process::Command::new(power_sh)
+            .env("STATE", &self.state)
+            .args([switch, node])
+            .output()
+            .await?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!("power {switch} {node}: {}", String::from_utf8_lossy(&output.stderr)).into())
     }
 
     /// Writes by the `ServiceAccount` `namespace/name` since `since`, in order.

@@ -19,7 +19,7 @@ pub use weft_config::contract::NODE_HEADER;
 pub struct Answer {
     /// Absent when there was no answer.
     pub status: Option<u16>,
-    /// What went wrong when there was none.
+    /// What went wrong when there was none, or when its body broke off.
     pub error: Option<String>,
     /// The version of HTTP it came in.
     #[serde(default)]
@@ -30,6 +30,20 @@ pub struct Answer {
     /// What the server told, or the text of the body.
     #[serde(default)]
     pub body: Value,
+    /// Length of the body.
+    #[serde(default)]
+    pub bytes: u64,
+    /// A hash of it.
+    #[serde(default)]
+    pub digest: String,
+    /// Trailers behind it.
+    #[serde(default)]
+    pub trailers: BTreeMap<String, String>,
+    /// Statuses of the 1xx answers before this one.
+    #[serde(default)]
+    pub informational: Vec<u16>,
+    /// How long it took, its body included.
+    pub ms: f64,
 }
 
 impl Answer {
@@ -46,6 +60,16 @@ impl Answer {
     /// The node whose proxy carried it.
     pub fn node(&self) -> Option<&str> {
         self.headers.get(NODE_HEADER).map(String::as_str)
+    }
+
+    /// The pod that answered, unless a proxy did so itself.
+    pub fn pod(&self) -> Option<&str> {
+        self.headers.get("x-lab-pod").map(String::as_str)
+    }
+
+    /// The text of the body.
+    pub fn text(&self) -> &str {
+        self.body.as_str().unwrap_or_default()
     }
 
     /// Fails unless the answer is a 200 of `app`.
@@ -105,6 +129,8 @@ pub struct LoadReport {
     pub late: u64,
     /// Up to 20 failures in full.
     pub failures: Vec<Value>,
+    /// When the last request should have left that had no good answer, by the load's clock.
+    pub last_failure_s: Option<f64>,
     /// Good answers by pod.
     pub pods: BTreeMap<String, u64>,
     /// Good answers by node whose proxy carried them.
@@ -167,11 +193,9 @@ impl Load {
         .await
     }
 
-    /// The time in the last line of progress: `  12.0 s  keep-alive: 6000 done, 0 failed, 0 late`.
-    fn clock(&self) -> f64 {
-        let told = self.0.told();
-        let last = told.lines().rev().find_map(|line| line.trim_start().split_once(" s  "));
-        last.and_then(|(seconds, _)| seconds.parse().ok()).unwrap_or(0.0)
+    /// The load's own clock.
+    pub fn clock(&self) -> f64 {
+        clock(&self.0.told())
     }
 
     /// Ends it; one report for each mode.
@@ -212,6 +236,12 @@ impl Load {
         }
         Ok(reports)
     }
+}
+
+/// The time in the last line of progress: `  12.0 s  keep-alive: 6000 done, 0 failed, 0 late`.
+pub(crate) fn clock(told: &str) -> f64 {
+    let last = told.lines().rev().find_map(|line| line.trim_start().split_once(" s  "));
+    last.and_then(|(seconds, _)| seconds.parse().ok()).unwrap_or(0.0)
 }
 
 /// What came of DNS queries.

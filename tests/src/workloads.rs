@@ -1,4 +1,4 @@
-//! A user's namespaces, servers and clients. Servers end at once when told to, without a preStop hook: the mesh has to cope.
+//! A user's namespaces, Deployments and clients.
 
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use crate::Result;
 use crate::cluster::Cluster;
 use crate::exec::PodRef;
 use crate::wait::{self, Seen, seconds};
+
+pub use crate::servers::Server;
 
 /// A namespace of a test's own; what an earlier run left of it is removed first.
 pub async fn namespace(cluster: &Cluster, name: &str) -> Result<String> {
@@ -33,97 +35,6 @@ pub async fn remove_namespace(cluster: &Cluster, name: &str) -> Result {
         Ok(Seen::when(there.is_none(), (), || "it is still there".to_owned()))
     })
     .await
-}
-
-/// A Deployment of servers.
-#[derive(Clone)]
-pub struct Server {
-    /// Name of the Deployment, value of its pods' label `app`, and what its answers say.
-    pub app: String,
-    /// How many.
-    pub replicas: u32,
-    /// Ports it listens on, with their names.
-    pub ports: Vec<(String, u16)>,
-    /// Further labels of its pods.
-    pub labels: Vec<(String, String)>,
-}
-
-impl Server {
-    /// `replicas` servers on port 8080, named `http`.
-    pub fn new(app: &str, replicas: u32) -> Self {
-        Self { app: app.to_owned(), replicas, ports: vec![("http".to_owned(), 8080)], labels: Vec::new() }
-    }
-
-    /// With other ports.
-    #[must_use]
-    pub fn ports(mut self, ports: &[(&str, u16)]) -> Self {
-        self.ports = ports.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect();
-        self
-    }
-
-    /// With a label more on its pods.
-    #[must_use]
-    pub fn label(mut self, key: &str, value: &str) -> Self {
-        self.labels.push((key.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// The Deployment.
-    pub fn manifest(&self) -> Value {
-        let numbers: Vec<_> = self.ports.iter().map(|(_, port)| port.to_string()).collect();
-        let ports: Vec<_> =
-            self.ports.iter().map(|(name, port)| json!({ "name": name, "containerPort": port })).collect();
-        let mut labels = json!({ "app": self.app });
-        for (key, value) in &self.labels {
-            labels[key] = json!(value);
-        }
-        json!({
-            "metadata": { "name": self.app },
-            "spec": {
-                "replicas": self.replicas,
-                "selector": { "matchLabels": { "app": self.app } },
-                "template": {
-                    "metadata": { "labels": labels },
-                    "spec": {
-                        "topologySpreadConstraints": [{
-                            "maxSkew": 1,
-                            "topologyKey": "kubernetes.io/hostname",
-                            "whenUnsatisfiable": "DoNotSchedule",
-                            "labelSelector": { "matchLabels": { "app": self.app } },
-                        }],
-                        "automountServiceAccountToken": false,
-                        "containers": [{
-                            "name": "server",
-                            "image": lab_image(),
-                            "args": ["serve", "--port", numbers.join(",")],
-                            "env": [
-                                { "name": "APP", "value": self.app },
-                                { "name": "POD_NAME", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },
-                                { "name": "NODE_NAME", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } },
-                            ],
-                            "ports": ports,
-                            // Without them a kubelet notes later what it finds in the cgroup, and the pod changes once more.
-                            "resources": {
-                                "requests": { "cpu": "10m", "memory": "32Mi" },
-                                "limits": { "memory": "64Mi" },
-                            },
-                            "readinessProbe": {
-                                "httpGet": { "path": "/healthz", "port": self.ports[0].1 },
-                                "periodSeconds": 1,
-                            },
-                        }],
-                    },
-                },
-            },
-        })
-    }
-
-    /// Creates it and waits until all are available.
-    pub async fn deploy(&self, cluster: &Cluster, namespace: &str) -> Result {
-        let api: Api<Deployment> = cluster.api(namespace);
-        api.create(&PostParams::default(), &serde_json::from_value(self.manifest())?).await?;
-        available(cluster, namespace, &self.app).await
-    }
 }
 
 /// The lab's image.
@@ -211,26 +122,43 @@ pub fn service_manifest(name: &str, selector: &Value, ports: &[(&str, u16, Value
 pub async fn clients(cluster: &Cluster, namespace: &str) -> Result<Vec<PodRef>> {
     let mut clients = Vec::new();
     for node in &cluster.nodes {
-        let name = format!("client-{node}");
-        let object = json!({
-            "metadata": { "name": name, "labels": { "app": "client" } },
-            "spec": {
-                "nodeName": node,
-                "automountServiceAccountToken": false,
-                "terminationGracePeriodSeconds": 1,
-                // With the default range, half a minute of a connection per request at 500 a second uses up the ports.
-                "securityContext": { "sysctls": [{ "name": "net.ipv4.ip_local_port_range", "value": "1024 65535" }] },
-                "containers": [{ "name": "client", "image": lab_image(), "args": ["sleep"] }],
-            },
-        });
-        let api: Api<Pod> = cluster.api(namespace);
-        api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
-        clients.push(PodRef { namespace: namespace.to_owned(), name });
+        clients.push(create_client(cluster, namespace, &format!("client-{node}"), node).await?);
     }
     for client in &clients {
         pod_ready(cluster.client.clone(), client, seconds(60)).await?;
     }
     Ok(clients)
+}
+
+/// A further client pod on `node`.
+pub async fn client(cluster: &Cluster, namespace: &str, name: &str, node: &str) -> Result<PodRef> {
+    let client = create_client(cluster, namespace, name, node).await?;
+    pod_ready(cluster.client.clone(), &client, seconds(60)).await?;
+    Ok(client)
+}
+
+async fn create_client(cluster: &Cluster, namespace: &str, name: &str, node: &str) -> Result<PodRef> {
+    let object = json!({
+        "metadata": { "name": name, "labels": { "app": "client" } },
+        "spec": {
+            "nodeName": node,
+            "automountServiceAccountToken": false,
+            "terminationGracePeriodSeconds": 1,
+            // With the default range, half a minute of a connection per request at 500 a second uses up the ports.
+            "securityContext": { "sysctls": [{ "name": "net.ipv4.ip_local_port_range", "value": "1024 65535" }] },
+            "containers": [{ "name": "client", "image": lab_image(), "args": ["sleep"] }],
+        },
+    });
+    let api: Api<Pod> = cluster.api(namespace);
+    api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+    Ok(PodRef { namespace: namespace.to_owned(), name: name.to_owned() })
+}
+
+/// The address of a pod.
+pub async fn address_of(cluster: &Cluster, namespace: &str, pod: &str) -> Result<String> {
+    let pod = cluster.api::<Pod>(namespace).get(pod).await?;
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+    Ok(address.ok_or_else(|| format!("{} has no address", pod.name_any()))?)
 }
 
 /// Waits until a pod is Ready.

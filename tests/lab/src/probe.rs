@@ -3,7 +3,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hyper::Method;
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
@@ -28,13 +27,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let target = Target::parse(&args.url)?;
     let resolver = Resolver::of_pod()?;
-    let shape = Shape {
-        method: Method::GET,
-        path: target.path.clone(),
-        host: Some(target.authority()),
-        http10: false,
-        h2c: false,
-    };
+    let shape = Shape::get(&target);
     let mut tick = tokio::time::interval(Duration::from_millis(args.every_ms));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut connection, mut last, mut asked) = (None, Value::Null, 0_u64);
@@ -85,7 +78,7 @@ async fn who(
     if answer.status != hyper::StatusCode::OK {
         return Err(format!("status {}", answer.status.as_u16()).into());
     }
-    Ok(serde_json::from_slice::<Account>(&answer.body)?.pod)
+    Ok(serde_json::from_slice::<Account>(answer.text())?.pod)
 }
 
 fn unix_micros() -> u64 {

@@ -73,6 +73,12 @@ impl Resolver {
         Err(format!("{host}: no such name").into())
     }
 
+    /// One of them.
+    pub(crate) async fn address(&self, host: &str) -> Result<IpAddr, Failure> {
+        let addresses = self.addresses(host).await?;
+        Ok(*fastrand::choice(&addresses).ok_or("the name has no address")?)
+    }
+
     fn candidates(&self, host: &str) -> Vec<String> {
         if host.ends_with('.') {
             return vec![host.to_owned()];

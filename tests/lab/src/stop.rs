@@ -18,6 +18,9 @@ pub(crate) struct Until {
 }
 
 impl Until {
+    /// By standard input, or after ten minutes.
+    pub(crate) const TOLD: Self = Self { seconds: 600, until_stdin: true };
+
     /// Completes when the command should end.
     pub(crate) async fn wait(self) -> io::Result<()> {
         let told = async {

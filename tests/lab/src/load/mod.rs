@@ -65,13 +65,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let (end, ended) = tokio::sync::watch::channel(false);
     let mut runs = Vec::new();
     for &mode in modes {
-        let shape = Shape {
-            method: args.method.clone(),
-            path: target.path.clone(),
-            host: Some(target.authority()),
-            http10: false,
-            h2c: false,
-        };
+        let shape = Shape { method: args.method.clone(), ..Shape::get(&target) };
         let keep = (mode == Mode::KeepAlive).then_some(args.connections);
         let patience = Duration::from_millis(args.timeout);
         let client = Client::new(Arc::clone(&addresses), target.port, shape, keep, patience);
@@ -158,13 +152,7 @@ mod tests {
 
     async fn load(port: u16, keep: Option<usize>) -> serde_json::Value {
         let target = Target::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
-        let shape = Shape {
-            method: Method::GET,
-            path: "/".to_owned(),
-            host: Some(target.authority()),
-            http10: false,
-            h2c: false,
-        };
+        let shape = Shape::get(&target);
         let addresses = Addresses::fixed("127.0.0.1".parse().unwrap());
         let patience = Duration::from_millis(300);
         let client = Client::new(addresses, port, shape, keep, patience);

@@ -28,6 +28,7 @@ struct Counts {
     failed: u64,
     late: u64,
     failures: Vec<Value>,
+    last_failure_at: Option<Duration>,
     pods: BTreeMap<String, u64>,
     weft_nodes: BTreeMap<String, u64>,
     micros: Vec<u64>,
@@ -61,6 +62,7 @@ impl Tally {
             }
             Err(what) => {
                 counts.failed += 1;
+                counts.last_failure_at = counts.last_failure_at.max(Some(at));
                 if counts.failures.len() < TOLD {
                     let failure = json!({
                         "at_s": at.as_secs_f64(),
@@ -76,11 +78,14 @@ impl Tally {
     /// Good is 200 with a whole account of the app we meant. The pod that answered and the node that carried it.
     fn judge(&self, answer: &Answer) -> Result<(String, String), String> {
         let excerpt =
-            || String::from_utf8_lossy(&answer.body).trim_end().chars().take(200).collect::<String>();
+            || String::from_utf8_lossy(answer.text()).trim_end().chars().take(200).collect::<String>();
         if answer.status != hyper::StatusCode::OK {
             return Err(format!("status {}: {}", answer.status.as_u16(), excerpt()));
         }
-        let account: Account = serde_json::from_slice(&answer.body)
+        if let Some(broken) = &answer.body.broken {
+            return Err(broken.clone());
+        }
+        let account: Account = serde_json::from_slice(answer.text())
             .map_err(|error| format!("not our server's answer ({error}): {}", excerpt()))?;
         if account.app != self.expect {
             return Err(format!("{} answered instead of {}", account.app, self.expect));
@@ -106,6 +111,7 @@ impl Tally {
             "failed": counts.failed,
             "late": counts.late,
             "failures": counts.failures,
+            "last_failure_s": counts.last_failure_at.map(|at| at.as_secs_f64()),
             "pods": counts.pods,
             "weft_nodes": counts.weft_nodes,
             "p50_ms": percentile_ms(&counts.micros, 50),

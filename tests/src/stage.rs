@@ -1,0 +1,97 @@
+//! What most tests begin with: the mesh, a namespace with servers and Services in it, and a client on each node.
+
+use serde_json::Value;
+
+use crate::Result;
+use crate::cluster::Cluster;
+use crate::exec::PodRef;
+use crate::servers::Server;
+use crate::services::UserService;
+use crate::traffic::{self, Answer};
+use crate::wait::seconds;
+use crate::{mesh, workloads};
+
+/// A test's own namespace.
+pub struct Stage {
+    /// The cluster it is on.
+    pub cluster: Cluster,
+    /// Its name.
+    pub ns: String,
+    /// A client pod on each node, in the order of the nodes.
+    pub clients: Vec<PodRef>,
+}
+
+impl Stage {
+    /// Sets it up on an installed mesh.
+    pub async fn new(
+        cluster: &Cluster,
+        namespace: &str,
+        servers: &[Server],
+        services: &[UserService],
+    ) -> Result<Self> {
+        mesh::installed(cluster).await?;
+        let ns = workloads::namespace(cluster, namespace).await?;
+        for server in servers {
+            server.create(cluster, &ns).await?;
+        }
+        for service in services {
+            service.create(cluster, &ns).await?;
+        }
+        let clients = workloads::clients(cluster, &ns).await?;
+        for server in servers {
+            workloads::available(cluster, &ns, &server.app).await?;
+        }
+        Ok(Self { cluster: cluster.clone(), ns, clients })
+    }
+
+    /// The client on the first node.
+    pub fn client(&self) -> &PodRef {
+        &self.clients[0]
+    }
+
+    /// The name by which a Service is called through the mesh.
+    pub fn host(&self, service: &str) -> String {
+        format!("{service}.{}.weft.mesh", self.ns)
+    }
+
+    /// The URL of `path` on port 80 of a Service, through the mesh.
+    pub fn url(&self, service: &str, path: &str) -> String {
+        format!("http://{}{path}", self.host(service))
+    }
+
+    /// Waits until `app` answers through the mesh to every client.
+    pub async fn reaches(&self, service: &str, app: &str) -> Result {
+        for client in &self.clients {
+            traffic::reaches(&self.cluster, client, &self.url(service, "/"), app, seconds(30)).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks `path` of a Service once from the client on the first node.
+    pub async fn get(&self, service: &str, path: &str, args: &[&str]) -> Result<Answer> {
+        self.get_all(service, path, args).await?.pop().ok_or_else(|| "no answer was printed".into())
+    }
+
+    /// Asks `path` of a Service from the client on the first node.
+    pub async fn get_all(&self, service: &str, path: &str, args: &[&str]) -> Result<Vec<Answer>> {
+        traffic::get(&self.cluster, self.client(), &self.url(service, path), args).await
+    }
+
+    /// How often the pods of `app` were asked with `?key=<key>`, together.
+    pub async fn seen(&self, app: &str, key: &str) -> Result<u64> {
+        let mut seen = 0;
+        for pod in workloads::pods(&self.cluster, &self.ns, app).await? {
+            let address = workloads::address_of(&self.cluster, &self.ns, &pod).await?;
+            let url = format!("http://{address}:8080/seen?key={key}");
+            let answers = traffic::get(&self.cluster, self.client(), &url, &[]).await?;
+            let count = answers.first().map_or(Value::Null, |answer| answer.body["seen"].clone());
+            seen += count.as_u64().ok_or_else(|| format!("{pod} does not tell: {answers:?}"))?;
+        }
+        Ok(seen)
+    }
+
+    /// Takes it down.
+    pub async fn strike(self) -> Result {
+        workloads::remove_namespace(&self.cluster, &self.ns).await
+    }
+}
