@@ -133,6 +133,20 @@ fn every_rule_says_what_to_write_instead() {
 }
 
 #[test]
+fn no_value_is_a_boolean_to_yaml() {
+    // YAML 1.1, which Kubernetes reads, takes these words for booleans: nobody could write such a value without quotes.
+    const BOOLEANS: [&str; 8] = ["y", "n", "yes", "no", "on", "off", "true", "false"];
+    let mut values = 0;
+    walk("", &schema(), &mut |path, schema| {
+        for value in schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            values += 1;
+            assert!(!BOOLEANS.contains(&value.to_lowercase().as_str()), "{path}: {value}");
+        }
+    });
+    assert!(values >= 15, "only {values} values were seen");
+}
+
+#[test]
 fn conditions_merge_by_type() {
     let conditions = &schema()["properties"]["status"]["properties"]["conditions"];
     assert_eq!(conditions["x-kubernetes-list-type"], "map");

@@ -149,25 +149,26 @@ impl LogFormat {
     }
 }
 
-/// Lines about requests.
+/// Lines about requests. Not `off`: YAML reads that as a boolean.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum AccessLog {
-    /// None.
+    /// No line.
     #[default]
-    Off,
+    None,
     /// As web servers have written them for decades (Common Log Format), with the Service and the endpoint behind.
     Common,
     /// One JSON object a line.
-    JSON,
+    Json,
 }
 
 impl AccessLog {
     /// The word of the proxy's flag `--access-log`.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Off => "off",
+            Self::None => "off",
             Self::Common => "common",
-            Self::JSON => "json",
+            Self::Json => "json",
         }
     }
 }

@@ -81,7 +81,7 @@ fn lines_are_written_when_asked_for_and_in_the_form_asked_for() {
         stage.get("web", "/unseen-end", &[]).await?.assert_from("web");
         assert_eq!(lines(&cluster, "/unseen-").await?, Vec::<String>::new());
 
-        while_logging(&cluster, "JSON", async || {
+        while_logging(&cluster, "json", async || {
             stage.reaches("web", "web").await?;
             stage.get("web", "/in-json?status=418&size=1234", &["--method", "PUT"]).await?;
             let line = line(&cluster, "/in-json").await?;
@@ -107,7 +107,7 @@ fn lines_are_written_when_asked_for_and_in_the_form_asked_for() {
         })
         .await?;
 
-        while_logging(&cluster, "Common", async || {
+        while_logging(&cluster, "common", async || {
             stage.reaches("web", "web").await?;
             stage.get("web", "/in-common?status=418&size=1234", &["--method", "PUT"]).await?;
             let line = line(&cluster, "/in-common").await?;
