@@ -79,6 +79,10 @@ images: cluster-up ## Build the images and load them into every node
 
 ##@ Measuring
 
+.PHONY: bench
+bench: deps ## Weft's proxy and its peers side by side: SCENARIO=http1-keepalive ROUNDS=3 SYSTEMS=weft,envoy narrow it
+	@tests/peers/run.sh
+
 .PHONY: bench-propagation
 bench-propagation: deps ## Time from an EndpointSlice change to the last proxy using it (200 changes)
 	@tests/run-bench.sh propagation
