@@ -34,7 +34,7 @@ pub(crate) fn rss(pid: u32) -> Result<u64> {
 }
 
 /// `pid` and those it started.
-fn family(pid: u32) -> Vec<u32> {
+pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut all = vec![pid];
     let tasks = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
     for task in tasks.into_iter().flatten().flatten() {

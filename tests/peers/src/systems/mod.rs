@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::ports::{BACKEND_BULK, BACKEND_ECHO, BACKEND_H2C, BACKEND_HTTP, BACKEND_UDP, MANY, front, local};
 use crate::scenario::Scenario;
-use crate::{Result, Run, load};
+use crate::{Result, Run, load, process};
 
 /// How long one may take to answer; with thousands of Services some take their time.
 const START: Duration = Duration::from_secs(120);
@@ -199,8 +199,11 @@ impl Running {
 
     /// Ends it, and tells where its log is.
     pub(crate) async fn stop(mut self) -> Result<String> {
-        if let Some(child) = &mut self.child {
-            child.kill().await?;
+        if let (Some(child), Some(pid)) = (&mut self.child, self.pid) {
+            // Its children, too: workers of nginx outlive their master otherwise, and keep its ports.
+            let all = process::family(pid).into_iter().map(|pid| pid.to_string());
+            Command::new("kill").arg("-KILL").args(all).status().await?;
+            child.wait().await?;
         }
         Ok(format!("its log: {}", self.log.display()))
     }
