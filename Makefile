@@ -104,6 +104,7 @@ generate: ## Write all generated files (CRD YAML, chart docs)
 .PHONY: deps
 deps: ## Install what a bare Debian machine lacks
 	@tests/cluster/install-deps.sh
+	@.ci/checkout
 
 .PHONY: tools
 tools: ## Build kubectl, helm and the cluster's binaries from their pinned modules (cached)

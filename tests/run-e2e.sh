@@ -9,6 +9,7 @@ shift
 cd "$TESTS/.."
 : "${CARGO_TARGET_DIR:=$WEFT_CACHE/target}"
 export CARGO_TARGET_DIR
+.ci/checkout
 
 "$TESTS/cluster/up.sh"
 "$TESTS/images/build.sh"

@@ -22,7 +22,7 @@ const LONGEST_NOTE: usize = 1000;
 
 struct Teller<'a> {
     ctx: &'a Context,
-    recorder: Recorder,
+    reporter: Reporter,
     told: HashMap<ServiceId, BTreeSet<Problem>>,
     /// Services about which something could not be told yet.
     untold: BTreeSet<ServiceId>,
@@ -31,8 +31,7 @@ struct Teller<'a> {
 /// Works until dropped.
 pub async fn run(ctx: &Context) {
     let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(ctx.pod.to_string()) };
-    let recorder = Recorder::new(ctx.client.clone(), reporter);
-    let mut teller = Teller { ctx, recorder, told: HashMap::new(), untold: BTreeSet::new() };
+    let mut teller = Teller { ctx, reporter, told: HashMap::new(), untold: BTreeSet::new() };
     let changes = ctx.index.changes();
     loop {
         let concerned = tokio::select! {
@@ -91,6 +90,7 @@ impl Teller<'_> {
             uid: Some(service.uid.to_string()),
             ..ObjectReference::default()
         };
-        self.recorder.publish(&event, &about).await
+        // A recorder takes two Events on one object for the same, whatever their notes say; so each gets its own.
+        Recorder::new(self.ctx.client.clone(), self.reporter.clone()).publish(&event, &about).await
     }
 }

@@ -9,16 +9,9 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use weft_config::contract::NODE_HEADER;
 
 /// Names that tell where a request came from. A caller may not say that itself.
-const FORWARDING: [&str; 8] = [
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-forwarded-server",
-    "x-real-ip",
-    NODE_HEADER,
-];
+const FORWARDING: [&str; 3] = ["forwarded", "x-real-ip", NODE_HEADER];
+/// So do all that begin with this.
+const X_FORWARDED: &str = "x-forwarded-";
 /// h2 in the clear by upgrade would hide what follows from us.
 const H2C: &str = "h2c";
 
@@ -118,28 +111,24 @@ impl std::fmt::Write for Text {
     }
 }
 
-/// Takes out every spelling of the names above that the plain `insert` would leave: servers that speak CGI take `_` for `-`.
+/// Takes out every spelling of the names above: servers that speak CGI take `_` for `-`.
 fn strip_forged(request: &mut RequestHeader) {
-    let forged = |name: &HeaderName| {
-        let name = name.as_str();
-        name.contains('_')
-            && FORWARDING.iter().any(|ours| {
-                ours.len() == name.len()
-                    && ours
-                        .bytes()
-                        .zip(name.bytes())
-                        .all(|(ours, theirs)| ours == theirs || (ours == b'-' && theirs == b'_'))
-            })
-    };
-    if request.headers.keys().any(forged) {
-        let names: Vec<_> = request.headers.keys().filter(|name| forged(name)).cloned().collect();
+    if request.headers.keys().any(forges) {
+        let names: Vec<_> = request.headers.keys().filter(|name| forges(name)).cloned().collect();
         for name in names {
             request.remove_header(&name);
         }
     }
-    for name in FORWARDING {
-        request.remove_header(name);
-    }
+}
+
+fn forges(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    let reads = |ours: &str, theirs: &[u8]| {
+        ours.bytes().zip(theirs).all(|(ours, theirs)| ours == *theirs || (ours == b'-' && *theirs == b'_'))
+    };
+    matches!(name.first(), Some(b'x' | b'f'))
+        && (FORWARDING.iter().any(|ours| ours.len() == name.len() && reads(ours, name))
+            || (name.len() > X_FORWARDED.len() && reads(X_FORWARDED, name)))
 }
 
 /// Pingora leaves a request that asks for an upgrade as it is. Everything about the connection goes except the upgrade
@@ -202,13 +191,24 @@ mod tests {
     #[test]
     fn what_the_caller_says_of_it_is_gone() {
         let honest = sent(&[("Host", "h")], "10.0.0.7");
-        for name in FORWARDING {
+        let x_forwarded = ["for", "host", "port", "proto", "server", "prefix", "uri", "client-cert", "x"];
+        let x_forwarded = x_forwarded.map(|end| format!("{X_FORWARDED}{end}"));
+        for name in FORWARDING.map(str::to_owned).into_iter().chain(x_forwarded) {
             for spelling in
-                [name.to_owned(), name.to_uppercase(), name.replace('-', "_"), name.replacen('-', "_", 1)]
+                [name.clone(), name.to_uppercase(), name.replace('-', "_"), name.replacen('-', "_", 1)]
             {
                 let forged = [("Host", "h"), (spelling.as_str(), "6.6.6.6"), (spelling.as_str(), "7.7.7.7")];
                 assert_eq!(sent(&forged, "10.0.0.7"), honest, "{spelling}");
             }
+        }
+    }
+
+    #[test]
+    fn what_only_looks_similar_passes() {
+        for name in
+            ["x-forward", "x-forwarded", "forwarded-x", "x-real-ips", "x.real.ip", "from", "x-weft-nodes"]
+        {
+            assert!(!forges(&HeaderName::from_static(name)), "{name}");
         }
     }
 

@@ -16,10 +16,11 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::breaker::Admission;
+use super::errors::{self, Answer};
 use super::headers::{self, NodeHeader};
+use super::log;
 use super::request::{Request, Target, ends};
 use super::retry::{MOST_TRIES, is_idempotent};
-use super::{errors, log};
 use crate::access_log::AccessLog;
 use crate::listen::header_arrived;
 use crate::tables::Tables;
@@ -46,7 +47,9 @@ impl Phases {
         retry_after: Option<Duration>,
         reason: String,
     ) -> Result<bool> {
-        errors::refuse(session, status, retry_after, request.port(), &reason, &self.node).await?;
+        let answer = Answer { status, reason: &reason, port: request.port(), retry_after };
+        answer.send(session, &self.node).await?;
+        request.answered = Some(status);
         request.reason = Some(reason);
         Ok(true)
     }
@@ -260,9 +263,11 @@ impl ProxyHttp for Phases {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
         if session.as_downstream().response_written().is_none() {
+            request.answered = Some(status);
             let reason = request.reason.get_or_insert_with(|| reason.into_owned());
             let port = request.target.as_ref().map(|target| &*target.port);
-            if let Err(error) = errors::respond(session, status, port, reason, &self.node).await {
+            let answer = Answer { status, reason, port, retry_after: None };
+            if let Err(error) = answer.send_and_close(session, &self.node).await {
                 tracing::debug!(%error, "the client did not take our answer");
             }
         }
@@ -271,8 +276,8 @@ impl ProxyHttp for Phases {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, request: &mut Request) {
         let Some(target) = &request.target else { return };
-        let status =
-            session.as_downstream().response_written().map_or(0, |response| response.status.as_u16());
+        let written = || session.as_downstream().response_written().map(|response| response.status.as_u16());
+        let status = request.answered.or_else(written).unwrap_or(0);
         let (now, method) = (Instant::now(), &session.req_header().method);
         let took = now - request.began;
         target.port.metrics.answered(method, status, took);

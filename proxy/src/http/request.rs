@@ -28,6 +28,8 @@ pub struct Request {
     pub sent: u8,
     /// Why we answer ourselves, when the error does not tell.
     pub reason: Option<String>,
+    /// The status of our own answer; over gRPC the one on the wire says less.
+    pub answered: Option<u16>,
     /// Whether the circuit breaker let it pass and wants to know how it went.
     pub watched: bool,
     /// How long it took until the answer's header came.
@@ -55,6 +57,7 @@ impl Default for Request {
             tries: 0,
             sent: 0,
             reason: None,
+            answered: None,
             watched: false,
             answered_after: None,
         }

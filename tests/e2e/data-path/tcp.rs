@@ -113,9 +113,10 @@ fn open_connections_outlive_changes_of_the_service() {
         scale(&cluster, &stage.ns, "raw", 3).await?;
         available(&cluster, &stage.ns, "raw").await?;
         services::ask(&cluster, &stage.ns, "raw", "idle-timeout", Some("1m")).await?;
-        wait::until("new connections reach all three", seconds(30), async || {
+        wait::until("new connections reach the new ones", seconds(30), async || {
             let report = talk(&stage, 9000, &["--connections", "30"]).await?;
-            Ok(Seen::when(report.by.len() == 3, (), || format!("{report:?}")))
+            // The first has twenty connections already.
+            Ok(Seen::when(report.by.len() >= 2, (), || format!("{report:?}")))
         })
         .await?;
         let report: TcpReport = held.stop().await?;
