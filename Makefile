@@ -53,7 +53,7 @@ e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main or data-pa
 
 .PHONY: e2e-all
 e2e-all: deps ## End-to-end tests of every suite
-	@for suite in main; do tests/run-e2e.sh $$suite || exit 1; done
+	@for suite in main data-path; do tests/run-e2e.sh $$suite || exit 1; done
 
 ##@ The cluster
 

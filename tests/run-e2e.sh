@@ -19,4 +19,4 @@ if [ -z "$FOREIGN" ]; then
 fi
 # A test that fails says what it saw; where in the harness it did so is noise.
 export RUST_BACKTRACE=0
-exec cargo test --locked -p weft-tests --features e2e --test "e2e-$SUITE" -- --test-threads=1 --nocapture "$@"
+exec cargo test --locked -p weft-tests --features e2e --test "e2e-$SUITE" -- --test-threads="${E2E_THREADS:-4}" --show-output "$@"

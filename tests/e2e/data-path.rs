@@ -1,5 +1,5 @@
 //! What the mesh does for the traffic it carries, asked for by annotations and seen from real pods. One file for each subject;
-//! `tests/run-e2e.sh data-path` runs them all, one at a time, on one mesh.
+//! `tests/run-e2e.sh data-path` runs them all on one mesh, side by side where they mind no other.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

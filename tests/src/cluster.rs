@@ -1,8 +1,9 @@
-//! The cluster under test: the one of `KUBECONFIG`. Tests run one at a time on one runtime, since they share a mesh.
+//! The cluster under test: the one of `KUBECONFIG`. Tests share a mesh, so those that change it or measure it run alone;
+//! those that keep to their own namespace run side by side.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, PoisonError, RwLock};
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Node;
@@ -17,7 +18,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let _ = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 });
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+static MESH: RwLock<()> = RwLock::new(());
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 
 /// The cluster under test.
@@ -29,9 +30,20 @@ pub struct Cluster {
     pub nodes: Vec<String>,
 }
 
-/// Runs one test on the cluster. When it fails, what is known of the mesh is shown before its failure.
+/// Runs one test that has the cluster to itself.
 pub fn test<F: Future<Output = Result>>(body: impl FnOnce(Cluster) -> F) {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = MESH.write().unwrap_or_else(PoisonError::into_inner);
+    on_the_cluster(body);
+}
+
+/// Runs one test that keeps to its own namespace and minds no other beside it.
+pub fn side_by_side<F: Future<Output = Result>>(body: impl FnOnce(Cluster) -> F) {
+    let _with_others = MESH.read().unwrap_or_else(PoisonError::into_inner);
+    on_the_cluster(body);
+}
+
+/// When the test fails, what is known of the mesh is shown before its failure.
+fn on_the_cluster<F: Future<Output = Result>>(body: impl FnOnce(Cluster) -> F) {
     RUNTIME.block_on(async {
         let cluster = Cluster::get().await;
         // Caught, so that a failed assertion is followed by a report as well.

@@ -1,5 +1,7 @@
 //! What most tests begin with: the mesh, a namespace with servers and Services in it, and a client on each node.
 
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::DeleteParams;
 use serde_json::Value;
 
 use crate::Result;
@@ -90,8 +92,9 @@ impl Stage {
         Ok(seen)
     }
 
-    /// Takes it down.
+    /// Takes it down, without waiting for it: another test may begin.
     pub async fn strike(self) -> Result {
-        workloads::remove_namespace(&self.cluster, &self.ns).await
+        self.cluster.all::<Namespace>().delete(&self.ns, &DeleteParams::default()).await?;
+        Ok(())
     }
 }

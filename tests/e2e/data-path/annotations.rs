@@ -62,7 +62,7 @@ async fn listed(cluster: &Cluster, ns: &str, service: &str, annotations: &BTreeS
 
 #[test]
 fn each_invalid_annotation_is_told_and_the_rest_works_with_the_default() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let mut bad = UserService::http("bad", "web").annotation("example.com/other", "of nobody's concern");
         for (key, value, _) in INVALID {
             bad = bad.ask(key, value);
@@ -109,7 +109,7 @@ fn each_invalid_annotation_is_told_and_the_rest_works_with_the_default() {
 
 #[test]
 fn a_slip_in_an_annotations_name_is_told() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("web", "web").ask("retry-atempts", "3")];
         let stage = Stage::new(&cluster, "e2e-misspelt", &[Server::new("web", 1)], &services).await?;
         let slip = BTreeSet::from(["weft.mesh/retry-atempts".to_owned()]);
@@ -122,7 +122,7 @@ fn a_slip_in_an_annotations_name_is_told() {
 
 #[test]
 fn services_written_for_traefik_mesh_need_no_change() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let limited = |name: &str, prefix: &str| {
             UserService::http(name, "web")
                 .annotation(&format!("{prefix}ratelimit-average"), "1")

@@ -37,7 +37,7 @@ async fn open(stage: &Stage, service: &str, path: &str) -> Result<Answer> {
 
 #[test]
 fn it_opens_refuses_recovers_and_closes() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [
             UserService::http("web", "web")
                 .ask("circuit-breaker-expression", "ResponseCodeRatio(500, 600, 0, 600) > 0.5"),
@@ -107,7 +107,7 @@ fn it_opens_refuses_recovers_and_closes() {
 
 #[test]
 fn it_opens_again_when_recovery_fails() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("web", "web")
             .ask("circuit-breaker-expression", "ResponseCodeRatio(500, 600, 0, 600) > 0.5")];
         let stage = Stage::new(&cluster, "e2e-breaker-again", &[Server::new("web", 1)], &services).await?;
@@ -129,7 +129,7 @@ fn it_opens_again_when_recovery_fails() {
 
 #[test]
 fn each_function_of_the_language_can_open_it() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let cases = [
             ("errors", "NetworkErrorRatio() > 0.3", "/?close"),
             ("latency", "LatencyAtQuantileMS(50.0) > 150", "/?delay=300"),

@@ -31,7 +31,7 @@ async fn staged(cluster: &cluster::Cluster, ns: &str) -> Result<(Stage, String)>
 
 #[test]
 fn the_backend_is_told_who_called_and_how() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let (stage, caller) = staged(&cluster, "e2e-forwarded").await?;
         for form in [&[][..], &["--http10"], &["--h2c"]] {
             for (host, port) in [(stage.host("web"), "80"), (format!("{}:8000", stage.host("web")), "8000")] {
@@ -100,7 +100,7 @@ fn forgeries(told: &Value, caller: &str) -> Vec<String> {
 
 #[test]
 fn no_spelling_of_a_forged_header_arrives() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let (stage, caller) = staged(&cluster, "e2e-forged").await?;
         let url = stage.url("web", "/");
         let mut tried = 0;
@@ -137,7 +137,7 @@ fn no_spelling_of_a_forged_header_arrives() {
 
 #[test]
 fn the_clients_connection_header_takes_nothing_of_ours_away() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let (stage, caller) = staged(&cluster, "e2e-connection-header").await?;
         let names = OURS.join(", ");
         let mut lines = vec![
@@ -168,7 +168,7 @@ fn the_clients_connection_header_takes_nothing_of_ours_away() {
 
 #[test]
 fn what_concerns_one_connection_goes_no_further() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let (stage, _) = staged(&cluster, "e2e-hop-by-hop").await?;
         let lines = [
             "Connection: keep-alive, X-Private, x-other-private",

@@ -34,7 +34,7 @@ async fn one(stage: &Stage, args: &[&str]) -> Result<Call> {
 
 #[test]
 fn every_form_of_call_passes_with_metadata_and_trailers() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-grpc", 2).await?;
         for size in ["10", "100000", "3000000"] {
             for (mode, replies, received) in
@@ -75,7 +75,7 @@ fn every_form_of_call_passes_with_metadata_and_trailers() {
 
 #[test]
 fn failures_keep_their_code_message_and_trailers() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-grpc-status", 1).await?;
         for code in 1..=16 {
             let number = code.to_string();
@@ -99,7 +99,7 @@ fn failures_keep_their_code_message_and_trailers() {
 
 #[test]
 fn the_calls_of_one_connection_are_shared_among_the_backends() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-grpc-shares", 3).await?;
         let url = stage.url("echo", "");
         for mode in ["unary", "bidi"] {
@@ -119,7 +119,7 @@ fn the_calls_of_one_connection_are_shared_among_the_backends() {
 
 #[test]
 fn a_stream_lasts_while_the_service_changes() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-grpc-stream", 1).await?;
         let url = stage.url("echo", "");
         let args =
@@ -145,7 +145,7 @@ fn a_stream_lasts_while_the_service_changes() {
 
 #[test]
 fn what_the_proxy_answers_itself_is_a_status_of_grpc() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-grpc-empty", 1).await?;
         scale(&cluster, &stage.ns, "echo", 0).await?;
         let call = wait::until("calls are UNAVAILABLE", seconds(30), async || {

@@ -8,7 +8,7 @@ use weft_tests::workloads::Server;
 
 #[test]
 fn every_version_reaches_backends_of_either_version() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services =
             [UserService::http("plain", "web"), UserService::http("h2c", "web").ask("scheme", "h2c")];
         let stage = Stage::new(&cluster, "e2e-http", &[Server::new("web", 2)], &services).await?;
@@ -38,7 +38,7 @@ fn every_version_reaches_backends_of_either_version() {
 
 #[test]
 fn any_method_passes_and_head_has_no_body() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("web", "web")];
         let stage = Stage::new(&cluster, "e2e-methods", &[Server::new("web", 1)], &services).await?;
         stage.reaches("web", "web").await?;
@@ -63,7 +63,7 @@ fn any_method_passes_and_head_has_no_body() {
 
 #[test]
 fn connect_makes_no_tunnel() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("web", "web")];
         let stage = Stage::new(&cluster, "e2e-connect", &[Server::new("web", 1)], &services).await?;
         stage.reaches("web", "web").await?;
@@ -81,7 +81,7 @@ fn connect_makes_no_tunnel() {
 
 #[test]
 fn leave_to_send_a_body_comes_from_the_backend() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("web", "web")];
         let stage = Stage::new(&cluster, "e2e-continue", &[Server::new("web", 1)], &services).await?;
         stage.reaches("web", "web").await?;
@@ -102,7 +102,7 @@ fn leave_to_send_a_body_comes_from_the_backend() {
 
 #[test]
 fn chunked_bodies_pass_whole_both_ways() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services =
             [UserService::http("web", "web"), UserService::http("h2c", "web").ask("scheme", "h2c")];
         let stage = Stage::new(&cluster, "e2e-chunked", &[Server::new("web", 1)], &services).await?;

@@ -28,7 +28,7 @@ async fn staged(cluster: &Cluster, ns: &str, authority: &Authority) -> Result<St
 
 #[test]
 fn a_certificate_is_believed_only_for_its_name_and_from_its_authority() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let (authority, stranger) = (Authority::new("lab")?, Authority::new("stranger")?);
         let stage = staged(&cluster, "e2e-https", &authority).await?;
         let (good, bad) = (authority.pem(), stranger.pem());
@@ -89,7 +89,7 @@ fn a_certificate_is_believed_only_for_its_name_and_from_its_authority() {
 
 #[test]
 fn a_corrected_authority_is_used_at_once() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let (authority, stranger) = (Authority::new("lab")?, Authority::new("stranger")?);
         let stage = staged(&cluster, "e2e-https-corrected", &authority).await?;
         service("named").ask("upstream-ca", stranger.pem()).create(&cluster, &stage.ns).await?;

@@ -23,7 +23,7 @@ async fn counts(cluster: &Cluster, name: &str, labels: &[(&str, &str)], wanted: 
 
 #[test]
 fn requests_are_counted_by_service_method_and_class() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("web", "web"), UserService::http("other", "web")];
         let stage = Stage::new(&cluster, "e2e-metrics", &[Server::new("web", 2)], &services).await?;
         stage.reaches("web", "web").await?;
@@ -73,7 +73,7 @@ fn requests_are_counted_by_service_method_and_class() {
 
 #[test]
 fn retries_limits_breakers_and_failures_are_counted() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [
             UserService::http("retried", "web").ask("retry-attempts", "3"),
             UserService::http("limited", "web").ask("ratelimit-average", "1").ask("ratelimit-burst", "5"),

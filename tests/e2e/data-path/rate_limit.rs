@@ -11,7 +11,7 @@ use weft_tests::workloads::{Server, client};
 
 #[test]
 fn a_caller_beyond_its_rate_gets_429_and_others_do_not_notice() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [
             UserService::http("web", "web").ask("ratelimit-average", "5").ask("ratelimit-burst", "20"),
             UserService::http("free", "web"),
@@ -62,7 +62,7 @@ fn a_caller_beyond_its_rate_gets_429_and_others_do_not_notice() {
 
 #[test]
 fn a_forged_address_opens_no_second_bucket() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services =
             [UserService::http("web", "web").ask("ratelimit-average", "1").ask("ratelimit-burst", "3")];
         let stage = Stage::new(&cluster, "e2e-rate-forged", &[Server::new("web", 1)], &services).await?;

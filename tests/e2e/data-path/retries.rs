@@ -8,7 +8,7 @@ use weft_tests::workloads::Server;
 
 #[test]
 fn idempotent_requests_get_past_backends_that_hang_up_and_others_are_sent_once() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [
             UserService::http("default", "web"),
             UserService::http("three", "web").ask("retry-attempts", "3"),
@@ -45,7 +45,7 @@ fn idempotent_requests_get_past_backends_that_hang_up_and_others_are_sent_once()
 
 #[test]
 fn a_stream_that_is_reset_counts_as_a_connection_that_broke() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("h2c", "web").ask("retry-attempts", "3").ask("scheme", "h2c")];
         let stage = Stage::new(&cluster, "e2e-retries-h2c", &[Server::new("web", 2)], &services).await?;
         stage.reaches("h2c", "web").await?;
@@ -61,7 +61,7 @@ fn a_stream_that_is_reset_counts_as_a_connection_that_broke() {
 
 #[test]
 fn an_answer_is_an_answer_whatever_its_status() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("web", "web").ask("retry-attempts", "3")];
         let stage = Stage::new(&cluster, "e2e-no-retries", &[Server::new("web", 2)], &services).await?;
         stage.reaches("web", "web").await?;
@@ -81,7 +81,7 @@ fn an_answer_is_an_answer_whatever_its_status() {
 
 #[test]
 fn a_service_in_trouble_is_not_drowned_in_retries() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("web", "web").ask("retry-attempts", "3")];
         let stage = Stage::new(&cluster, "e2e-retry-budget", &[Server::new("web", 2)], &services).await?;
         stage.reaches("web", "web").await?;

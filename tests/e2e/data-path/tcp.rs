@@ -33,7 +33,7 @@ async fn talk(stage: &Stage, port: u16, args: &[&str]) -> Result<TcpReport> {
 
 #[test]
 fn server_first_half_close_and_bulk_in_either_direction() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-tcp", 2).await?;
         // The banner is there before the client has said a word.
         let report = talk(&stage, 9000, &["--connections", "60"]).await?;
@@ -69,7 +69,7 @@ fn server_first_half_close_and_bulk_in_either_direction() {
 
 #[test]
 fn two_thousand_connections_at_once() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-tcp-many", 2).await?;
         let to = format!("{}:9000", stage.host("raw"));
         let args = [
@@ -105,7 +105,7 @@ fn two_thousand_connections_at_once() {
 
 #[test]
 fn open_connections_outlive_changes_of_the_service() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-tcp-change", 1).await?;
         let to = format!("{}:9000", stage.host("raw"));
         let args = ["tcp", &to, "--mode", "echo", "--connections", "20", "--bytes", "100000", "--hold"];
@@ -128,7 +128,7 @@ fn open_connections_outlive_changes_of_the_service() {
 
 #[test]
 fn silence_ends_a_connection_only_when_asked_for() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-tcp-idle", 1).await?;
         let report = talk(&stage, 9000, &["--mode", "idle", "--timeout", "4000"]).await?;
         assert_eq!(report.ok, 0, "a silent connection was closed: {report:?}");
@@ -150,7 +150,7 @@ fn silence_ends_a_connection_only_when_asked_for() {
 
 #[test]
 fn without_endpoints_a_connection_is_closed_at_once() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-tcp-empty", 1).await?;
         scale(&cluster, &stage.ns, "raw", 0).await?;
         wait::until("connections are closed at once", seconds(40), async || {

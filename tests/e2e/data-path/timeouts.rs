@@ -10,7 +10,7 @@ use weft_tests::workloads::{Server, address_of, pods};
 
 #[test]
 fn a_request_has_its_time_and_no_more() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [
             UserService::http("web", "web").ask("request-timeout", "1s"),
             UserService::http("h2c", "web").ask("request-timeout", "1s").ask("scheme", "h2c"),
@@ -50,7 +50,7 @@ fn a_request_has_its_time_and_no_more() {
 
 #[test]
 fn silence_ends_a_request_and_slowness_does_not() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("web", "web").ask("idle-timeout", "700ms")];
         let stage = Stage::new(&cluster, "e2e-idle-timeout", &[Server::new("web", 1)], &services).await?;
         stage.reaches("web", "web").await?;
@@ -76,7 +76,7 @@ fn silence_ends_a_request_and_slowness_does_not() {
 
 #[test]
 fn a_backend_that_cannot_be_reached_costs_its_connect_timeout() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let Some(embedded) = Embedded::needed_for("that connecting has a time-out") else { return Ok(()) };
         let servers = [Server::new("web", 1), Server::new("pair", 2)];
         let stage = Stage::new(&cluster, "e2e-connect-timeout", &servers, &[]).await?;

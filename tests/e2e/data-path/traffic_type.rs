@@ -26,7 +26,7 @@ async fn shadow_has(cluster: &Cluster, ns: &str, wanted: &[(&str, i32)]) -> Resu
 
 #[test]
 fn a_live_service_changes_from_http_to_tcp_to_udp_and_back() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let service = UserService::new("all", "")
             .selecting("side", "all")
             .tcp("web", 80, "http")

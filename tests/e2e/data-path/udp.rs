@@ -34,7 +34,7 @@ async fn talk(stage: &Stage, port: u16, args: &[&str]) -> Result<UdpReport> {
 
 #[test]
 fn every_source_gets_its_own_datagrams_back_from_one_server() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-udp", 3, None).await?;
         for size in ["17", "512", "1400"] {
             let args = ["--sources", "30", "-n", "20", "--every-ms", "5", "--size", size];
@@ -50,7 +50,7 @@ fn every_source_gets_its_own_datagrams_back_from_one_server() {
 
 #[test]
 fn one_datagram_may_be_answered_by_many() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-udp-stream", 2, None).await?;
         let replies = STREAM.to_string();
         for size in ["64", "1200"] {
@@ -65,7 +65,7 @@ fn one_datagram_may_be_answered_by_many() {
 
 #[test]
 fn sources_whose_server_goes_get_another() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-udp-scale", 3, None).await?;
         let to = format!("{}:53", stage.host("datagrams"));
         let args = ["udp", &to, "--sources", "12", "--every-ms", "20", "--timeout", "500", "--until-stdin"];
@@ -95,7 +95,7 @@ fn sources_whose_server_goes_get_another() {
 
 #[test]
 fn a_source_is_forgotten_when_it_was_silent_for_its_time() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let stage = staged(&cluster, "e2e-udp-idle", 2, Some("2s")).await?;
         let labels = [("namespace", &*stage.ns), ("service", "datagrams")];
         let sessions = async || {

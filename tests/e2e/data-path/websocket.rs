@@ -10,7 +10,7 @@ use weft_tests::workloads::{Server, available, scale};
 
 #[test]
 fn messages_of_every_size_come_back_and_the_close_is_clean() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("web", "web")];
         let stage = Stage::new(&cluster, "e2e-websocket", &[Server::new("web", 2)], &services).await?;
         stage.reaches("web", "web").await?;
@@ -45,7 +45,7 @@ fn messages_of_every_size_come_back_and_the_close_is_clean() {
 
 #[test]
 fn an_open_websocket_outlives_changes_and_the_time_a_request_may_take() {
-    cluster::test(|cluster| async move {
+    cluster::side_by_side(|cluster| async move {
         let services = [UserService::http("web", "web")];
         let stage = Stage::new(&cluster, "e2e-websocket-long", &[Server::new("web", 1)], &services).await?;
         stage.reaches("web", "web").await?;
