@@ -1,5 +1,5 @@
 //! The life of a request, phase by phase, in the order in which pingora calls them. Each phase asks one policy module; no
-//! policy lives here. The order of what may refuse a request: rate limit, circuit breaker.
+//! policy lives here. The order of what may refuse a request: its form, rate limit, circuit breaker.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use super::headers::{self, NodeHeader};
 use super::log;
 use super::request::{Request, Target, ends};
 use super::retry::{MOST_TRIES, is_idempotent};
+use super::screen;
 use crate::access_log::AccessLog;
 use crate::listen::header_arrived;
 use crate::tables::Tables;
@@ -84,6 +85,11 @@ impl ProxyHttp for Phases {
 
     /// True: we have answered.
     async fn request_filter(&self, session: &mut Session, request: &mut Request) -> Result<bool> {
+        let service = request.port().map(|port| &port.service);
+        if let Some(fault) = screen::request(session.req_header_mut(), service)? {
+            request.reason = Some(format!("the request is not valid HTTP: {fault}"));
+            return Error::err(ErrorType::HTTPStatus(400));
+        }
         let Some(target) = &request.target else { return Ok(false) };
         if let (Some(limiter), Some(source)) = (&target.http.rate_limiter, request.source_ip())
             && let Err(wait) = limiter.admit(source, request.began)
@@ -172,6 +178,15 @@ impl ProxyHttp for Phases {
             port.metrics.received.add(body.len() as u64);
         }
         if request.is_overdue() { Err(overdue()) } else { Ok(()) }
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        _request: &mut Request,
+    ) -> Result<()> {
+        if screen::answer(response) { Ok(()) } else { Err(Error::new_up(ErrorType::InvalidHTTPHeader)) }
     }
 
     /// The answer's header came.
