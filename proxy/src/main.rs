@@ -18,6 +18,10 @@ use weft_proxy::sync::{Operator, Sync};
 use weft_proxy::tables::Tables;
 use weft_proxy::tables::apply::Applier;
 
+/// A twentieth to an eighth of a request's cost is memory taken and given back: see `docs/performance.md`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 type Failure = Box<dyn std::error::Error + Send + std::marker::Sync>;
 
 fn main() -> ExitCode {

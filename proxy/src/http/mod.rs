@@ -8,7 +8,7 @@ pub mod phases;
 pub mod rate_limit;
 pub mod request;
 pub mod retry;
-mod screen;
+pub mod screen;
 mod upgrade;
 pub mod upstream;
 

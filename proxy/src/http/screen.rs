@@ -9,7 +9,7 @@ use weft_config::ServiceId;
 const SCHEME: &[u8] = b"http://";
 
 /// Says what is wrong with a request, as a part of a sentence; a request in order is brought into one form.
-pub(super) fn request(
+pub fn request(
     request: &mut RequestHeader,
     service: Option<&ServiceId>,
 ) -> pingora::Result<Option<&'static str>> {
@@ -79,7 +79,7 @@ fn one_length(request: &mut RequestHeader) -> pingora::Result<()> {
 
 /// Whether an answer's body has one end only: no coding but `chunked` was asked for (RFC 9112, section 6.1). What has no
 /// body is not said to have one (section 6.3).
-pub(super) fn answer(response: &mut ResponseHeader) -> bool {
+pub fn answer(response: &mut ResponseHeader) -> bool {
     if response.status.is_informational() || response.status == StatusCode::NO_CONTENT {
         response.remove_header(&CONTENT_LENGTH);
         response.remove_header(&TRANSFER_ENCODING);
