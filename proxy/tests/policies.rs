@@ -110,7 +110,7 @@ async fn an_answer_that_trickles_is_cut_when_its_time_is_over() {
 async fn a_request_is_tried_as_often_as_asked_for_and_only_when_that_is_safe() {
     let mut proxy = Proxy::start();
     for (attempts, request, tries) in
-        [(None, GET, 3), (Some(1), GET, 1), (Some(2), GET, 2), (Some(5), GET, 5), (Some(5), POST, 1)]
+        [(None, GET, 5), (Some(1), GET, 1), (Some(2), GET, 2), (Some(5), GET, 5), (Some(5), POST, 1)]
     {
         let rude = Backend::start_rude().await;
         let policy = HttpPolicy { retry_attempts: attempts, ..HttpPolicy::default() };
@@ -118,6 +118,21 @@ async fn a_request_is_tried_as_often_as_asked_for_and_only_when_that_is_safe() {
         let answer = exchange(port, request).await;
         assert!(answer.contains(" 502 "), "{answer}");
         assert_eq!(rude.seen().len(), tries, "{attempts:?} {request:?}");
+        proxy.remove("cart");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_of_five_that_break_connections_cost_nobody_an_answer() {
+    let mut proxy = Proxy::start();
+    for _ in 0..5 {
+        let mut all = vec![Backend::start("one").await.address];
+        for _ in 0..4 {
+            all.push(Backend::start_rude().await.address);
+        }
+        let port = proxy.service("cart", &all);
+        let answer = exchange(port, GET).await;
+        assert!(answer.ends_with("one"), "{answer}");
         proxy.remove("cart");
     }
 }

@@ -22,7 +22,7 @@ pub enum TrafficType {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Defaults {
-    /// How often a request is tried. Absent: up to 10 endpoints when no connection can be made, up to 3 when one
+    /// How often a request is tried. Absent: up to 10 endpoints when no connection can be made, up to 5 when one
     /// breaks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,

@@ -8,7 +8,7 @@ pub(super) const ROW: Row = Row {
     annotations: &[Annotation {
         key: KEY,
         allowed: "1 to 10",
-        default: "up to 10 endpoints for a connection, up to 3 that broke one",
+        default: "up to 10 endpoints for a connection, up to 5 that broke one",
         meaning: "Tries in all, the first included, each on another endpoint where there is one; 1: none is repeated. A request \
                   is repeated when no connection was made, or when one broke before any answer and the method is idempotent.",
     }],
