@@ -21,7 +21,7 @@ pub(super) fn prepare(work: &Path, services: u16) -> Result<Start> {
         )
     };
     let config = format!(
-        "global\n  nbthread 1\n  maxconn 8000\n\
+        "global\n  nbthread 1\n  maxconn 4000\n\
          defaults\n  mode http\n  timeout connect 1s\n  timeout client 300s\n  timeout server 300s\n\
          frontend admin\n  bind 127.0.0.1:{ADMIN}\n  http-request use-service prometheus-exporter if {{ path /metrics }}\n\
          frontend http\n  option forwardfor\n  bind 127.0.0.1:{}\n  use_backend %[req.hdr(host),lower,map({map})]\n\
