@@ -121,6 +121,47 @@ async fn an_endpoint_where_nobody_listens_is_left() {
     }
 }
 
+/// As on a node that lost its power: what is sent there is lost, and nothing tells so.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_sources_keep_away_from_an_endpoint_that_went_silent() {
+    let mut proxy = Proxy::start();
+    let mute = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let endpoints = [mute.local_addr().unwrap(), server("b", 1).await];
+    let port = udp(&mut proxy, &endpoints, Timeouts::default());
+    // A source of the one that will fall silent; it has answered before.
+    let mut buffer = [0; 10];
+    let old = loop {
+        let client = client(port).await;
+        client.send(b"x").await.unwrap();
+        if let Ok(received) = timeout(Duration::from_millis(200), mute.recv_from(&mut buffer)).await {
+            mute.send_to(b"ax", received.unwrap().1).await.unwrap();
+            assert_eq!(receive(&client).await, b"ax");
+            break client;
+        }
+    };
+    let ejections = || {
+        let text = proxy.metrics.encode().unwrap();
+        text.lines().any(|line| line.starts_with("weft_proxy_ejections_total{") && !line.ends_with(" 0"))
+    };
+    let began = tokio::time::Instant::now();
+    while !ejections() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it is still used");
+        old.send(b"y").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for _ in 0..50 {
+        assert_eq!(ask(&client(port).await, b"").await, b"b", "new sources go elsewhere");
+        old.send(b"y").await.unwrap();
+    }
+    // Its own source is not taken away from it: it may only be slow, and knows the source.
+    while mute.try_recv_from(&mut buffer).is_ok() {}
+    old.send(b"z").await.unwrap();
+    let (n, from) = timeout(Duration::from_secs(5), mute.recv_from(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!(&buffer[..n], b"z");
+    mute.send_to(b"az", from).await.unwrap();
+    assert_eq!(receive(&old).await, b"az");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_sessions_are_forgotten() {
     let mut proxy = Proxy::start();

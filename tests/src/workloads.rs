@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -78,6 +79,36 @@ pub async fn scale(cluster: &Cluster, namespace: &str, name: &str, replicas: u32
     let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
     cluster.api::<Deployment>(namespace).patch(name, &PatchParams::default(), &patch).await?;
     Ok(())
+}
+
+/// Addresses of the ready endpoints of a Service, as its EndpointSlices have them now; sorted.
+pub async fn ready_addresses(cluster: &Cluster, namespace: &str, service: &str) -> Result<Vec<String>> {
+    let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
+    let slices = cluster.api::<EndpointSlice>(namespace).list(&of_service).await?;
+    let mut addresses: Vec<_> = slices
+        .into_iter()
+        .flat_map(|slice| slice.endpoints)
+        .filter(|endpoint| endpoint.conditions.as_ref().and_then(|known| known.ready).unwrap_or(true))
+        .flat_map(|endpoint| endpoint.addresses)
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// Waits until a Service has so many ready endpoints: later than its pods are, on a busy machine by seconds.
+pub async fn has_endpoints(
+    cluster: &Cluster,
+    namespace: &str,
+    service: &str,
+    count: usize,
+    deadline: Duration,
+) -> Result {
+    wait::until(&format!("{namespace}/{service} has {count} ready endpoints"), deadline, async || {
+        let addresses = ready_addresses(cluster, namespace, service).await?;
+        Ok(Seen::when(addresses.len() == count, (), || format!("{addresses:?}")))
+    })
+    .await
 }
 
 /// Names of the running pods labelled `app=<app>`, those on their way out left out; sorted.

@@ -4,98 +4,15 @@
 //! ejection), but never all of them: when every one is ejected they are used as if none were, and for failed answers never
 //! more than half of them are.
 
+mod endpoint;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::Relaxed;
 
 use weft_config::Endpoints;
 
-/// Failed answers in a row after which an endpoint is passed over.
-const MOST_FAILURES: u32 = 5;
-/// How long an endpoint is passed over after its first ejection; doubles with each further one.
-const FIRST_EJECTION: Duration = Duration::from_secs(1);
-/// The longest it is passed over.
-const LONGEST_EJECTION: Duration = Duration::from_secs(30);
-
-/// Milliseconds since this process first asked. Monotonic.
-pub fn now_ms() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// One endpoint and what this proxy has learnt of it. Survives changes of the list it is in.
-#[derive(Debug)]
-pub struct EndpointState {
-    /// Where it listens.
-    pub address: SocketAddr,
-    outstanding: AtomicU32,
-    /// Ejections in a row.
-    ejections: AtomicU32,
-    /// Failed answers in a row.
-    failures: AtomicU32,
-    /// In [`now_ms`]; 0: not ejected.
-    ejected_until: AtomicU64,
-}
-
-impl EndpointState {
-    fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            outstanding: AtomicU32::new(0),
-            ejections: AtomicU32::new(0),
-            failures: AtomicU32::new(0),
-            ejected_until: AtomicU64::new(0),
-        }
-    }
-
-    /// Requests on their way to it.
-    pub fn outstanding(&self) -> u32 {
-        self.outstanding.load(Relaxed)
-    }
-
-    /// Whether it is passed over for now.
-    pub fn is_ejected(&self) -> bool {
-        let until = self.ejected_until.load(Relaxed);
-        until != 0 && now_ms() < until
-    }
-
-    /// A connection to it failed: it is passed over from now on.
-    pub fn connect_failed(&self) {
-        self.eject();
-    }
-
-    /// A connection to it was made. What it answers over it counts by itself.
-    pub fn connected(&self) {
-        // A load first: the common case must not write a cache line that all workers share.
-        if self.failures.load(Relaxed) == 0 && self.ejections.load(Relaxed) != 0 {
-            self.ejections.store(0, Relaxed);
-            self.ejected_until.store(0, Relaxed);
-        }
-    }
-
-    /// It answered well.
-    pub fn answered(&self) {
-        if self.failures.load(Relaxed) != 0 {
-            self.failures.store(0, Relaxed);
-            self.ejections.store(0, Relaxed);
-        }
-    }
-
-    /// It broke a connection under a request, was silent for too long, or answered that it cannot. True: that was once too
-    /// often, and it should be passed over if there are others.
-    fn answer_failed(&self) -> bool {
-        let failures = self.failures.fetch_add(1, Relaxed) + 1;
-        failures >= MOST_FAILURES && !self.is_ejected()
-    }
-
-    fn eject(&self) {
-        let ejections = self.ejections.fetch_add(1, Relaxed).min(16);
-        let ejection = FIRST_EJECTION.saturating_mul(1 << ejections).min(LONGEST_EJECTION);
-        self.ejected_until.store(now_ms() + u64::try_from(ejection.as_millis()).unwrap_or(u64::MAX), Relaxed);
-    }
-}
+pub use endpoint::{EndpointState, now_ms};
 
 /// Counts a request on its way to an endpoint, until dropped.
 #[derive(Debug)]
@@ -153,9 +70,15 @@ impl EndpointList {
 
     /// A request to `endpoint` failed. True: it is passed over from now on, unless half of the endpoints are already.
     pub fn answer_failed(&self, endpoint: &EndpointState) -> bool {
-        if !endpoint.answer_failed() {
-            return false;
-        }
+        endpoint.answer_failed() && self.pass_over(endpoint)
+    }
+
+    /// A datagram goes to `endpoint`. True: it has been silent for too long and is passed over from now on.
+    pub fn datagram_goes(&self, endpoint: &EndpointState) -> bool {
+        endpoint.datagram_goes(now_ms) && self.pass_over(endpoint)
+    }
+
+    fn pass_over(&self, endpoint: &EndpointState) -> bool {
         let ejected = self.ready.iter().filter(|state| state.is_ejected()).count();
         let may = (ejected + 1) * 2 <= self.ready.len();
         if may {
@@ -277,9 +200,9 @@ mod tests {
     fn an_endpoint_that_fails_again_and_again_is_passed_over() {
         let list = list(&[1, 2, 3], &[]);
         let bad = &list.ready[0];
-        assert!((1..MOST_FAILURES).all(|_| !list.answer_failed(bad)), "not yet");
+        assert!((1..endpoint::MOST_FAILURES).all(|_| !list.answer_failed(bad)), "not yet");
         bad.answered();
-        assert!((1..MOST_FAILURES).all(|_| !list.answer_failed(bad)), "a good answer begins anew");
+        assert!((1..endpoint::MOST_FAILURES).all(|_| !list.answer_failed(bad)), "a good answer begins anew");
         assert!(list.answer_failed(bad));
         assert_eq!(picks(&list, &[], 500).get(&address(1)), None);
     }
@@ -288,7 +211,7 @@ mod tests {
     fn never_more_than_half_are_passed_over_for_what_they_answer() {
         let list = list(&[1, 2, 3], &[]);
         for state in &list.ready {
-            (0..MOST_FAILURES * 2).for_each(|_| {
+            (0..endpoint::MOST_FAILURES * 2).for_each(|_| {
                 list.answer_failed(state);
             });
         }

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
-use pingora::listeners::Listeners as PingoraListeners;
-use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::listeners::{ListenerConfig, Listeners as PingoraListeners};
+use pingora::protocols::l4::stream::{DEFAULT_L4_WRITE_BUFFER_SIZE, L4BufferSettings, Stream as L4Stream};
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
 use tokio::net::TcpStream;
@@ -188,7 +188,12 @@ impl Listeners {
             let (address, sockets) = socket::for_pingora(socket)?;
             let app = PortApp::new(carriers, port, Arc::clone(&connections));
             let name = format!("port {port}");
-            let mut service = Service::with_listeners(name, PingoraListeners::tcp(&address), app);
+            // No buffer to read into: 64 KiB that each connection would hold, idle ones included. HTTP/1.1 and h2 both read
+            // into buffers of their own, which a connection that rests does not have.
+            let buffer = L4BufferSettings::new(0, DEFAULT_L4_WRITE_BUFFER_SIZE);
+            let mut listeners = PingoraListeners::new();
+            listeners.add_listener(ListenerConfig::tcp(&address).l4_buffer(buffer));
+            let mut service = Service::with_listeners(name, listeners, app);
             tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await })
         } else {
             let listener = tokio::net::TcpListener::from_std(socket)?;

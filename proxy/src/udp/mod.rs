@@ -103,6 +103,10 @@ impl Server {
                 };
             }
             let Some(session) = self.sessions.get(&source) else { return };
+            // Only new sessions go elsewhere then: those it has may wait for something that takes its time.
+            if self.endpoints.datagram_goes(session.endpoint().endpoint()) {
+                entry.metrics.ejections.inc();
+            }
             match session.send(datagram) {
                 Ok(()) => return,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -123,6 +123,7 @@ impl Shared {
                     received => received?,
                 };
                 self.note(&self.sent, n);
+                self.endpoint.endpoint().datagram_came();
                 match listener.try_send_to(&buffer[..n], self.source) {
                     Ok(_) => self.entry.metrics.sent.add(n as u64),
                     // Its queue is full, or it is gone: a datagram may be lost.
