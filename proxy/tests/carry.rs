@@ -308,3 +308,32 @@ async fn a_body_of_any_size_passes_both_ways() {
     read.unwrap();
     assert!(answer.ends_with(&body), "{} bytes came back", answer.len());
 }
+
+/// Also of an answer that told its length: its client sees the header, and what there is of the body, at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_takes_its_time_is_not_kept_back() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (go_on, told) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut endpoint, _) = listener.accept().await.unwrap();
+        endpoint.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
+        told.await.unwrap();
+        endpoint.write_all(b"cd").await.unwrap();
+        let _ = endpoint.read_to_end(&mut Vec::new()).await;
+    });
+    let mut proxy = Proxy::start();
+    let port = proxy.service("cart", &[address]);
+    let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nab") {
+        let read = client.read_buf(&mut answer);
+        let n = tokio::time::timeout(Duration::from_secs(5), read).await.expect("what there is").unwrap();
+        assert_ne!(n, 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    go_on.send(()).unwrap();
+    while !answer.ends_with(b"abcd") {
+        assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0);
+    }
+}

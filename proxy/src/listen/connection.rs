@@ -1,37 +1,38 @@
 //! One accepted connection, from its first bytes to its end.
 
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::apps::{HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::Carriers;
+use super::stream::{ClientStream, begins_with_h2};
 use crate::balance::now_ms;
 use crate::tables::PortTraffic;
 use crate::tcp;
 
 /// How long a client may take to send its first bytes.
 const FIRST_BYTES: Duration = Duration::from_secs(60);
-/// How long the whole header of a request may take: on a new connection from its first byte on, on one that was kept from
-/// the end of the request before, its idle time included.
+/// How long the whole header of a request may take, from its first byte on.
 const HEADER: Duration = Duration::from_secs(20);
 /// How often that is looked at: one timer for each connection, none for each request.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long an h2 connection that came during a drain is used before it is told to leave.
 const LATE_GOAWAY: Duration = Duration::from_millis(500);
-/// How long an idle HTTP/1.1 connection is kept, in seconds.
-const KEEP_ALIVE: u64 = 60;
-/// The first bytes of h2 with prior knowledge. No HTTP/1 method begins with them, and even the shortest HTTP/1 request is
-/// longer: waiting for more than these could wait for ever.
-const H2_BEGINS: &[u8; 3] = b"PRI";
+/// How long an idle HTTP/1.1 connection is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 tokio::task_local! {
     /// By when the header that is being read must be there, in [`crate::balance::now_ms`]; 0: none is.
@@ -120,56 +121,85 @@ impl Drop for Open {
     }
 }
 
-/// What pingora calls for each connection of one listener.
-pub struct PortApp {
-    carriers: Arc<Carriers>,
+/// Carries the connection `socket` of `client`, which came to `port`, until its end.
+pub(super) async fn serve(
+    socket: TcpStream,
+    client: SocketAddr,
     port: u16,
+    carriers: Arc<Carriers>,
     connections: Arc<Connections>,
+) {
+    let Some(entry) = carriers.tables.port(port).clone() else { return };
+    let _open = Open::new(&connections);
+    // In a box of its own: what waits for the end is as large as the larger of the two.
+    let carried: Pin<Box<dyn Future<Output = ()> + Send>> = match entry.traffic {
+        PortTraffic::Http(_) => {
+            let leave = connections.leave.subscribe();
+            // Not held any longer: each request looks for itself.
+            drop(entry);
+            let http = Http { carriers, leave };
+            Box::pin(async move {
+                let _ = http.serve(socket, client).await;
+            })
+        }
+        _ => Box::pin(async move { tcp::carry(socket, client, &entry, &carriers.access_log).await }),
+    };
+    tokio::select! {
+        () = connections.until_cut() => {}
+        () = carried => {}
+    }
 }
 
-impl PortApp {
-    pub(super) fn new(carriers: Arc<Carriers>, port: u16, connections: Arc<Connections>) -> Self {
-        Self { carriers, port, connections }
-    }
+/// One HTTP connection.
+struct Http {
+    carriers: Arc<Carriers>,
+    /// Instead of pingora's own shutdown: that one drops idle connections under a request that is on its way, while this
+    /// one lets it in and says `Connection: close` with the answer.
+    leave: ShutdownWatch,
+}
 
-    /// `leave` instead of pingora's own shutdown: that one drops idle connections under a request that is on its way,
-    /// while this one lets it in and says `Connection: close` with the answer.
-    async fn serve(&self, mut stream: Stream, leave: &ShutdownWatch) -> Option<()> {
-        let mut first = [0; H2_BEGINS.len()];
-        let peeked = tokio::time::timeout(FIRST_BYTES, stream.try_peek(&mut first)).await;
-        peeked.ok()?.ok()?;
-        if first == *H2_BEGINS {
-            self.serve_h2(stream, leave).await;
-            return Some(());
+impl Http {
+    async fn serve(self, socket: TcpStream, client: SocketAddr) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        let is_h2 = timeout(FIRST_BYTES, begins_with_h2(&socket)).await??;
+        let stream = ClientStream::new(socket, client);
+        if is_h2 {
+            self.serve_h2(Box::new(stream)).await;
+            return Ok(());
         }
         let due = Arc::new(AtomicU64::new(0));
         tokio::select! {
-            () = HEADER_DUE.scope(Arc::clone(&due), self.serve_h1(stream, leave)) => {}
-            () = header_overdue(&due) => {}
+            ended = HEADER_DUE.scope(Arc::clone(&due), self.serve_h1(Box::new(stream))) => ended,
+            () = header_overdue(&due) => Err(io::ErrorKind::TimedOut.into()),
         }
-        Some(())
     }
 
-    async fn serve_h1(&self, stream: Stream, leave: &ShutdownWatch) {
+    async fn serve_h1(&self, stream: Stream) -> io::Result<()> {
         header_due_in(HEADER);
         let mut session = ServerSession::new_http1(stream);
-        session.set_keepalive(Some(KEEP_ALIVE));
-        let mut next = self.carriers.engine.process_new_http(session, leave).await;
-        while let Some((stream, settings)) = next.map(pingora::apps::ReusedHttpStream::consume) {
-            header_due_in(Duration::from_secs(KEEP_ALIVE) + HEADER);
+        session.set_keepalive(Some(KEEP_ALIVE.as_secs()));
+        let mut next = self.carriers.engine.process_new_http(session, &self.leave).await;
+        while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
+            header_due_in(KEEP_ALIVE);
+            // All that a request needs is made only when the request is there.
+            if let Some(stream) = stream.as_any().downcast_ref::<ClientStream>() {
+                stream.readable().await?;
+            }
+            header_due_in(HEADER);
             let mut session = ServerSession::new_http1(stream);
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
-            next = self.carriers.engine.process_new_http(session, leave).await;
+            next = self.carriers.engine.process_new_http(session, &self.leave).await;
         }
+        Ok(())
     }
 
     /// The engine sends GOAWAY when `leave` changes. On a connection that came after that, GOAWAY waits a moment: sent at once
     /// it would meet the request the connection was made for, and the client would have to begin again.
-    async fn serve_h2(&self, stream: Stream, leave: &ShutdownWatch) {
-        if !*leave.borrow() {
-            self.carriers.engine.process_new(stream, leave).await;
+    async fn serve_h2(&self, stream: Stream) {
+        if !*self.leave.borrow() {
+            self.carriers.engine.process_new(stream, &self.leave).await;
             return;
         }
         let (tell, told) = watch::channel(false);
@@ -182,25 +212,5 @@ impl PortApp {
             _ = self.carriers.engine.process_new(stream, &told) => {}
             () = goaway => {}
         }
-    }
-}
-
-#[async_trait]
-impl ServerApp for PortApp {
-    async fn process_new(self: &Arc<Self>, stream: Stream, _accepting: &ShutdownWatch) -> Option<Stream> {
-        let _open = Open::new(&self.connections);
-        let leave = self.connections.leave.subscribe();
-        let port = self.carriers.tables.port(self.port);
-        tokio::select! {
-            () = self.connections.until_cut() => {}
-            () = async {
-                match port.as_ref().filter(|entry| matches!(entry.traffic, PortTraffic::Tcp)) {
-                    // It was accepted for HTTP just before the port's type changed.
-                    Some(entry) => tcp::carry_any(stream, entry).await,
-                    None => { self.serve(stream, &leave).await; }
-                }
-            } => {}
-        }
-        None
     }
 }

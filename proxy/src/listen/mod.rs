@@ -1,12 +1,12 @@
 //! The listeners: one for each port of each Service, opened and closed at run time without touching the others.
 //!
-//! An HTTP port runs as a pingora service of its own, all sharing one engine and one upstream pool; a TCP port has an accept
-//! loop, a UDP port a receive loop. A closed listener takes no new connection at once; its open connections are told to leave
+//! An HTTP or TCP port has an accept loop, a UDP port a receive loop; all HTTP shares one engine and one upstream pool. A closed listener takes no new connection at once; its open connections are told to leave
 //! with their next answer and are cut at a deadline. Until they are gone its port counts as held. When the type of a port
 //! changes between HTTP and TCP its socket stays open all the time: no connection is refused.
 
 mod connection;
 mod socket;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,12 +17,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pingora::apps::ServerApp;
-use pingora::listeners::{ListenerConfig, Listeners as PingoraListeners};
-use pingora::protocols::l4::stream::{DEFAULT_L4_WRITE_BUFFER_SIZE, L4BufferSettings, Stream as L4Stream};
-use pingora::services::Service as _;
-use pingora::services::listening::Service;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weft_config::Traffic;
@@ -31,10 +25,10 @@ use crate::access_log::AccessLog;
 use crate::http::headers::BadNode;
 use crate::http::{self, Engine};
 use crate::metrics::Metrics;
-use crate::tables::{PortTraffic, Tables};
-use crate::{tcp, udp};
+use crate::tables::Tables;
+use crate::udp;
 
-pub use connection::{Connections, PortApp, header_arrived};
+pub use connection::{Connections, header_arrived};
 
 /// How long connections of a closed listener may take to leave.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(30);
@@ -184,21 +178,8 @@ impl Listeners {
         }
         let socket = socket.map_or_else(|| socket::bind(port), Ok)?;
         let held = socket.try_clone()?;
-        let accepting = if transport == Transport::Http {
-            let (address, sockets) = socket::for_pingora(socket)?;
-            let app = PortApp::new(carriers, port, Arc::clone(&connections));
-            let name = format!("port {port}");
-            // No buffer to read into: 64 KiB that each connection would hold, idle ones included. HTTP/1.1 and h2 both read
-            // into buffers of their own, which a connection that rests does not have.
-            let buffer = L4BufferSettings::new(0, DEFAULT_L4_WRITE_BUFFER_SIZE);
-            let mut listeners = PingoraListeners::new();
-            listeners.add_listener(ListenerConfig::tcp(&address).l4_buffer(buffer));
-            let mut service = Service::with_listeners(name, listeners, app);
-            tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await })
-        } else {
-            let listener = tokio::net::TcpListener::from_std(socket)?;
-            tokio::spawn(accept(listener, port, carriers, Arc::clone(&connections), stopping))
-        };
+        let listener = tokio::net::TcpListener::from_std(socket)?;
+        let accepting = tokio::spawn(accept(listener, port, carriers, Arc::clone(&connections), stopping));
         Ok(Listener { transport, stop, connections, socket: Some(held), accepting })
     }
 
@@ -253,7 +234,7 @@ impl Listeners {
     }
 }
 
-/// Accepts the connections of a TCP port until told to stop.
+/// Accepts connections until told to stop.
 async fn accept(
     listener: tokio::net::TcpListener,
     port: u16,
@@ -275,28 +256,6 @@ async fn accept(
             }
         };
         let (carriers, connections) = (Arc::clone(&carriers), Arc::clone(&connections));
-        tokio::spawn(async move { serve(stream, client, port, carriers, connections).await });
-    }
-}
-
-async fn serve(
-    stream: TcpStream,
-    client: std::net::SocketAddr,
-    port: u16,
-    carriers: Arc<Carriers>,
-    connections: Arc<Connections>,
-) {
-    let Some(entry) = carriers.tables.port(port).clone() else { return };
-    if let PortTraffic::Http(_) = entry.traffic {
-        // It was accepted just before the port's type changed.
-        let app = Arc::new(PortApp::new(carriers, port, connections));
-        let (_never, watch) = watch::channel(false);
-        app.process_new(Box::new(L4Stream::from(stream)), &watch).await;
-        return;
-    }
-    let _open = connection::Open::new(&connections);
-    tokio::select! {
-        () = tcp::carry(stream, client, &entry, &carriers.access_log) => {}
-        () = connections.until_cut() => {}
+        tokio::spawn(connection::serve(stream, client, port, carriers, connections));
     }
 }

@@ -2,11 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::IntoRawFd;
-use std::sync::Arc;
 
-use parking_lot::Mutex;
-use pingora::server::{Fds, ListenFds};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections the kernel queues while the accept loop is busy; the kernel caps it at `net.core.somaxconn`.
@@ -27,15 +23,6 @@ pub(super) fn bind_udp(port: u16) -> io::Result<UdpSocket> {
     // A smaller queue will do.
     let _ = socket.set_recv_buffer_size(DATAGRAM_QUEUE);
     Ok(socket.into())
-}
-
-/// `listener` in pingora's table, and the address it stands under there. Pingora panics when its own bind fails, so the
-/// socket is bound here and handed over.
-pub(super) fn for_pingora(listener: TcpListener) -> io::Result<(String, ListenFds)> {
-    let address = listener.local_addr()?.to_string();
-    let mut sockets = Fds::new();
-    sockets.add(address.clone(), listener.into_raw_fd());
-    Ok((address, Arc::new(Mutex::new(sockets))))
 }
 
 fn bound(port: u16, kind: Type, protocol: Protocol) -> io::Result<Socket> {

@@ -11,7 +11,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use pingora::protocols::Stream;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -64,16 +63,6 @@ pub async fn carry(mut stream: TcpStream, client: SocketAddr, port: &PortEntry, 
             reason: reason.as_deref(),
             ..Line::new("tcp", port, began.elapsed())
         });
-    }
-}
-
-/// The same for a connection that was accepted as HTTP; slower, for the moment in which a port changes its type.
-pub async fn carry_any(mut stream: Stream, port: &PortEntry) {
-    let _open = Open::new(port);
-    let Ok((mut upstream, _endpoint)) = connect(port).await else { return };
-    if let Ok((received, sent)) = tokio::io::copy_bidirectional(&mut stream, &mut upstream).await {
-        port.metrics.received.add(received);
-        port.metrics.sent.add(sent);
     }
 }
 
