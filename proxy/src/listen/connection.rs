@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Carriers;
-use super::stream::{ClientStream, begins_with_h2};
+use super::stream::ClientStream;
 use crate::balance::now_ms;
 use crate::tables::PortTraffic;
 use crate::tcp;
@@ -160,10 +160,8 @@ struct Http {
 
 impl Http {
     async fn serve(self, socket: TcpStream, client: SocketAddr) -> io::Result<()> {
-        socket.set_nodelay(true)?;
-        let is_h2 = timeout(FIRST_BYTES, begins_with_h2(&socket)).await??;
-        let stream = ClientStream::new(socket, client);
-        if is_h2 {
+        let mut stream = ClientStream::new(socket, client);
+        if timeout(FIRST_BYTES, stream.begins_with_h2()).await?? {
             self.serve_h2(Box::new(stream)).await;
             return Ok(());
         }

@@ -29,6 +29,7 @@ use crate::tables::Tables;
 use crate::udp;
 
 pub use connection::{Connections, header_arrived};
+pub use socket::prepare;
 
 /// How long connections of a closed listener may take to leave.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(30);

@@ -2,17 +2,24 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 /// Connections the kernel queues while the accept loop is busy; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 /// Bytes of datagrams the kernel queues while the receive loop is busy; the kernel caps it at `net.core.rmem_max`.
 const DATAGRAM_QUEUE: usize = 4 << 20;
 
-/// A listening socket.
+/// A connection whose other end is gone without a word is noticed by probes.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+
+/// A listening socket. What is set on it, its connections inherit.
 pub(super) fn bind(port: u16) -> io::Result<TcpListener> {
     let socket = bound(port, Type::STREAM, Protocol::TCP)?;
+    prepare(&SockRef::from(&socket))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -23,6 +30,13 @@ pub(super) fn bind_udp(port: u16) -> io::Result<UdpSocket> {
     // A smaller queue will do.
     let _ = socket.set_recv_buffer_size(DATAGRAM_QUEUE);
     Ok(socket.into())
+}
+
+/// Small writes go at once, and a peer that is gone is noticed.
+pub fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
+    socket.set_tcp_keepalive(&probes)
 }
 
 fn bound(port: u16, kind: Type, protocol: Protocol) -> io::Result<Socket> {

@@ -3,6 +3,7 @@
 //!
 //! Pingora's own stream has a read buffer of 64 KiB for each connection.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -16,11 +17,16 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 /// What is written in pieces up to this is sent in one go: the header of an answer and a small body.
 const TOGETHER: usize = 1460;
+/// The first bytes of h2 with prior knowledge. No HTTP/1 method begins with them, and even the shortest HTTP/1 request is
+/// longer: waiting for more than these could wait for ever.
+const H2_BEGINS: &[u8; 3] = b"PRI";
+/// What is read at once of a new connection: the header of most requests.
+const FIRST: usize = 2048;
 /// Pieces of one write that are handed to the kernel at once, besides what was kept.
 const PIECES: usize = 16;
 
@@ -29,6 +35,8 @@ const PIECES: usize = 16;
 pub(super) struct ClientStream {
     socket: TcpStream,
     digest: Arc<SocketDigest>,
+    /// What came first and was not read yet.
+    first: Vec<u8>,
     /// Written and not yet sent.
     kept: Vec<u8>,
 }
@@ -39,12 +47,26 @@ impl ClientStream {
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
         // It is new: nothing is in it yet.
         let _ = digest.peer_addr.set(Some(client.into()));
-        Self { socket, digest: Arc::new(digest), kept: Vec::new() }
+        Self { socket, digest: Arc::new(digest), first: Vec::new(), kept: Vec::new() }
+    }
+
+    /// Whether it begins with h2. Returns when that is clear; nothing is lost of what it begins with. To be asked first.
+    pub(super) async fn begins_with_h2(&mut self) -> io::Result<bool> {
+        self.first.reserve_exact(FIRST);
+        loop {
+            if self.socket.read_buf(&mut self.first).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let n = self.first.len().min(H2_BEGINS.len());
+            if self.first[..n] != H2_BEGINS[..n] || n == H2_BEGINS.len() {
+                return Ok(self.first.starts_with(H2_BEGINS));
+            }
+        }
     }
 
     /// Returns when there is something to read, the end included.
     pub(super) async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+        poll_fn(|cx| self.socket.poll_read_ready(cx)).await
     }
 
     /// Sends what was kept.
@@ -82,6 +104,15 @@ impl AsyncRead for ClientStream {
         if let Poll::Ready(sent) = self.poll_send_kept(cx) {
             sent?;
         }
+        if !self.first.is_empty() {
+            let n = buffer.remaining().min(self.first.len());
+            buffer.put_slice(&self.first[..n]);
+            self.first.drain(..n);
+            if self.first.is_empty() {
+                self.first = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.socket).poll_read(cx, buffer)
     }
 }
@@ -102,7 +133,9 @@ impl AsyncWrite for ClientStream {
             if this.kept.capacity() == 0 {
                 this.kept.reserve_exact(TOGETHER);
             }
-            pieces.iter().for_each(|piece| this.kept.extend_from_slice(piece));
+            for piece in pieces {
+                this.kept.extend_from_slice(piece);
+            }
             return Poll::Ready(Ok(length));
         }
         loop {
@@ -172,29 +205,9 @@ impl GetSocketDigest for ClientStream {
     }
 }
 
-/// The first bytes of h2 with prior knowledge. No HTTP/1 method begins with them.
-const H2_BEGINS: &[u8; 3] = b"PRI";
-/// How soon a connection is looked at again that has sent one or two bytes so far, which may become [`H2_BEGINS`].
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
-
-/// Whether the connection begins with h2. Returns when that is clear; nothing is taken from the connection.
-pub(super) async fn begins_with_h2(socket: &TcpStream) -> io::Result<bool> {
-    loop {
-        let mut first = [0; H2_BEGINS.len()];
-        match socket.peek(&mut first).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n if first[..n] != H2_BEGINS[..n] => return Ok(false),
-            n if n == H2_BEGINS.len() => return Ok(true),
-            // The kernel says readable as long as there is anything: nothing tells of the next byte.
-            _ => tokio::time::sleep(LOOK_AGAIN).await,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     async fn pair() -> (ClientStream, TcpStream) {
@@ -264,26 +277,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn h2_is_told_from_http1() {
+    async fn h2_is_told_from_http1_and_nothing_is_lost() {
         let says = async |pieces: &[&[u8]]| {
-            let (stream, mut client) = pair().await;
+            let (mut stream, mut client) = pair().await;
             let pieces: Vec<_> = pieces.iter().map(|piece| piece.to_vec()).collect();
+            let whole = pieces.concat();
             let writing = tokio::spawn(async move {
                 client.set_nodelay(true).unwrap();
                 for piece in pieces {
                     client.write_all(&piece).await.unwrap();
-                    tokio::time::sleep(LOOK_AGAIN * 3).await;
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 }
             });
-            let said = begins_with_h2(&stream.socket).await;
+            let said = stream.begins_with_h2().await;
+            let mut read = Vec::new();
+            stream.read_to_end(&mut read).await.unwrap();
+            assert_eq!((read, stream.first.capacity()), (whole, 0));
             writing.await.unwrap();
             said.ok()
         };
-        assert_eq!(says(&[b"PRI * HTTP/2.0\r\n"]).await, Some(true));
+        assert_eq!(says(&[b"PRI * HTTP/2.0\r\n", b"more"]).await, Some(true));
         assert_eq!(says(&[b"P", b"R", b"I"]).await, Some(true));
-        assert_eq!(says(&[b"G"]).await, Some(false));
+        assert_eq!(says(&[b"G", b"ET"]).await, Some(false));
         assert_eq!(says(&[b"PR", b"OPFIND / HTTP/1.1"]).await, Some(false));
-        assert_eq!(says(&[b"PATCH /"]).await, Some(false));
-        assert_eq!(says(&[]).await, None);
+        assert_eq!(says(&[b"PATCH /", &[b'x'; 10_000]]).await, Some(false));
+        let (mut stream, _) = pair().await;
+        assert!(stream.begins_with_h2().await.is_err(), "it said nothing");
     }
 }

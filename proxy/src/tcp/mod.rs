@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -19,12 +19,9 @@ use crate::access_log::{AccessLog, Line};
 use crate::balance::Outstanding;
 use crate::http::retry::{LAST_TRY_AFTER, MOST_TRIES};
 use crate::http::upstream::CONNECT;
+use crate::listen::prepare;
 use crate::tables::PortEntry;
 
-/// A connection whose other end is gone without a word is noticed by probes.
-const PROBE_AFTER: Duration = Duration::from_secs(30);
-const PROBE_EVERY: Duration = Duration::from_secs(10);
-const PROBES: u32 = 3;
 /// How long an endpoint may leave bytes unacknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
@@ -34,11 +31,7 @@ pub async fn carry(mut stream: TcpStream, client: SocketAddr, port: &PortEntry, 
     let _open = Open::new(port);
     let (endpoint, ended) = match connect(port).await {
         Ok((mut upstream, endpoint)) => {
-            let ended = async {
-                prepare(&stream)?;
-                relay::both_ways(&mut stream, &mut upstream, port.timeouts.idle, &port.metrics).await
-            };
-            let ended = ended.await;
+            let ended = relay::both_ways(&mut stream, &mut upstream, port.timeouts.idle, &port.metrics).await;
             if ended.is_err() {
                 // What was cut must not look complete to either end.
                 reset(&stream);
@@ -101,7 +94,7 @@ async fn connect(port: &PortEntry) -> io::Result<(TcpStream, Outstanding)> {
         let error = match timeout(limit, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 endpoint.endpoint().connected();
-                prepare(&stream)?;
+                prepare(&SockRef::from(&stream))?;
                 SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
                 return Ok((stream, endpoint));
             }
@@ -118,13 +111,6 @@ async fn connect(port: &PortEntry) -> io::Result<(TcpStream, Outstanding)> {
             ));
         }
     }
-}
-
-/// Small writes go at once, and a peer that is gone is noticed.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
-    SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
 /// Makes the end of `stream` a reset.
