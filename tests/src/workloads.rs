@@ -87,7 +87,7 @@ pub async fn ready_addresses(cluster: &Cluster, namespace: &str, service: &str) 
     let slices = cluster.api::<EndpointSlice>(namespace).list(&of_service).await?;
     let mut addresses: Vec<_> = slices
         .into_iter()
-        .flat_map(|slice| slice.endpoints)
+        .flat_map(|slice| slice.endpoints.unwrap_or_default())
         .filter(|endpoint| endpoint.conditions.as_ref().and_then(|known| known.ready).unwrap_or(true))
         .flat_map(|endpoint| endpoint.addresses)
         .collect();
