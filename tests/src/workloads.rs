@@ -81,7 +81,7 @@ pub async fn scale(cluster: &Cluster, namespace: &str, name: &str, replicas: u32
     Ok(())
 }
 
-/// Addresses of the ready endpoints of a Service, as its EndpointSlices have them now; sorted.
+/// Addresses of the ready endpoints of a Service, as its slices have them now; sorted.
 pub async fn ready_addresses(cluster: &Cluster, namespace: &str, service: &str) -> Result<Vec<String>> {
     let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
     let slices = cluster.api::<EndpointSlice>(namespace).list(&of_service).await?;
