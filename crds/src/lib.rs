@@ -1,10 +1,11 @@
-//! The Kubernetes API types Weft defines: their Rust form, their defaults, their rules of admission and, through
+//! The Kubernetes API types Weft defines or reads: their Rust form, their defaults, their rules of admission and, through
 //! the binary `crdgen`, their CRD YAML.
 //!
 //! What the types *do* is elsewhere: the operator reads a spec and writes a status.
 
 pub mod meshconfig;
 mod schema;
+pub mod smi;
 
 pub use meshconfig::{MeshConfig, MeshConfigSpec, MeshConfigStatus};
 
