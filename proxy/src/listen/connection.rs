@@ -129,20 +129,17 @@ pub(super) async fn serve(
     carriers: Arc<Carriers>,
     connections: Arc<Connections>,
 ) {
-    let Some(entry) = carriers.tables.port(port).clone() else { return };
+    let entry = carriers.tables.port(port).clone().filter(|entry| matches!(entry.traffic, PortTraffic::Tcp));
     let _open = Open::new(&connections);
     // In a box of its own: what waits for the end is as large as the larger of the two.
-    let carried: Pin<Box<dyn Future<Output = ()> + Send>> = match entry.traffic {
-        PortTraffic::Http(_) => {
-            let leave = connections.leave.subscribe();
-            // Not held any longer: each request looks for itself.
-            drop(entry);
-            let http = Http { carriers, leave };
-            Box::pin(async move {
-                let _ = http.serve(socket, client).await;
-            })
-        }
-        _ => Box::pin(async move { tcp::carry(socket, client, &entry, &carriers.access_log).await }),
+    let carried: Pin<Box<dyn Future<Output = ()> + Send>> = if let Some(entry) = entry {
+        Box::pin(async move { tcp::carry(socket, client, &entry, &carriers.access_log).await })
+    } else {
+        // When there is no Service behind the port any more, or not yet, each request is told so.
+        let http = Http { carriers, leave: connections.leave.subscribe() };
+        Box::pin(async move {
+            let _ = http.serve(socket, client).await;
+        })
     };
     tokio::select! {
         () = connections.until_cut() => {}
