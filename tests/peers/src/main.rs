@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::report::Report;
-use crate::scenario::Scenario;
+use crate::scenario::{Figures, Scenario};
 use crate::systems::System;
 
 /// Errors are told to the person who runs it, and end the run.
@@ -115,6 +115,29 @@ fn named<T: Copy>(all: &[T], names: &[String], name: impl Fn(T) -> &'static str)
         .collect())
 }
 
+/// Runs of a peer that may fail, one after the other. Of Weft none may.
+const FAILURES: u32 = 2;
+
+/// The figures of one run. When a peer fails a request that is told, and it is measured again.
+async fn measured(system: System, scenario: Scenario, args: &Run) -> Result<Figures> {
+    let mut failures = 0;
+    loop {
+        let running = system.start(scenario, args).await?;
+        let figures = scenario.run(&running, Duration::from_secs(args.seconds)).await;
+        let log = running.stop().await?;
+        match figures {
+            Err(error) if system != System::Weft && failures < FAILURES => {
+                failures += 1;
+                eprintln!("{scenario}: {} is measured again, for it failed: {error}", system.name());
+            }
+            figures => {
+                return figures
+                    .map_err(|error| format!("{}, {scenario}: {error}; {log}", system.name()).into());
+            }
+        }
+    }
+}
+
 async fn measure(args: Run) -> Result {
     let scenarios = named(&Scenario::ALL, &args.scenario, Scenario::name)?;
     let systems = named(&System::ALL, &args.systems, System::name)?;
@@ -124,11 +147,7 @@ async fn measure(args: Run) -> Result {
     for scenario in scenarios {
         for round in 1..=args.rounds {
             for system in systems.iter().copied().filter(|system| system.can(scenario)) {
-                let running = system.start(scenario, &args).await?;
-                let figures = scenario.run(&running, Duration::from_secs(args.seconds)).await;
-                let log = running.stop().await?;
-                let figures =
-                    figures.map_err(|error| format!("{}, {scenario}: {error}; {log}", system.name()))?;
+                let figures = measured(system, scenario, &args).await?;
                 let first = figures.first().map(|(metric, value)| format!("{metric} {value:.1}"));
                 eprintln!(
                     "{scenario} {round}/{} {:<8} {}",
