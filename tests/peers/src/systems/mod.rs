@@ -166,9 +166,9 @@ impl Running {
         Self { pid: None, front: Front::of(|port| port, None), child: None, log: PathBuf::new() }
     }
 
-    /// Waits until the last Service answers.
+    /// Waits until the last Service answers: the last by name, for that is how Weft opens them.
     async fn answers(&mut self, services: u16) -> Result {
-        let last = services - 1;
+        let last = (0..services).max_by_key(u16::to_string).unwrap_or_default();
         let address = self.front.many.map_or(self.front.http, |first| local(first + last));
         let request = load::http1::get("/", &format!("svc-{last}.bench.svc"), "Connection: close\r\n");
         let asked = async {
