@@ -2,7 +2,7 @@
 //!
 //! Every replica watches ([`index`]), compiles ([`compile`]), publishes ([`publish`]) and serves ([`serve`]). The one that
 //! leads ([`lease`]) also writes ([`apply`]): [`reconcile`] starts and stops with the Lease. [`names`], [`ports`] and [`dns`]
-//! are the pure parts it decides with.
+//! are the pure parts it decides with; [`smi`] is what the Service Mesh Interface will add.
 
 pub mod annotations;
 pub mod apply;
@@ -18,3 +18,4 @@ pub mod ports;
 pub mod publish;
 pub mod reconcile;
 pub mod serve;
+pub mod smi;

@@ -5,6 +5,7 @@
 //! more than half of them are.
 
 mod endpoint;
+pub mod split;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

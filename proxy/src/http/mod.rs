@@ -4,6 +4,7 @@ pub mod breaker;
 pub mod errors;
 pub mod headers;
 mod log;
+pub mod matching;
 pub mod phases;
 pub mod rate_limit;
 pub mod request;
