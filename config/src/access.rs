@@ -1,8 +1,7 @@
 //! Who may send what to whom: identities, and what was allowed between them. What nothing allows is denied.
 
-use std::net::IpAddr;
-
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::routes::HttpMatch;

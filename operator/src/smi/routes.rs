@@ -42,14 +42,6 @@ pub(super) fn http(
     compiled
 }
 
-/// What is wrong in a group by itself, whoever refers to it.
-pub fn faults(group: &smi::HttpRouteGroup) -> Vec<String> {
-    let fault = |one: &smi::HttpMatch| {
-        compile(one).err().map(|why| format!("Match {:?} cannot be used: {why}.", one.name))
-    };
-    group.matches.iter().filter_map(fault).collect()
-}
-
 fn compile(one: &smi::HttpMatch) -> Result<HttpMatch, String> {
     let path = one
         .path_regex
