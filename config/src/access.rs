@@ -22,6 +22,13 @@ impl fmt::Display for AccountId {
     }
 }
 
+/// A port through which nothing passes but what is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restriction {
+    /// The status a caller over HTTP is answered whose request is not allowed: 403 or 404.
+    pub denied_status: u16,
+}
+
 /// The addresses of the pods that run as one account. An address is in one identity at a time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -45,8 +52,8 @@ pub struct Grant {
     pub sources: Vec<AccountId>,
     /// HTTP requests that one of these describes; `None`: any.
     pub http: Option<Vec<HttpMatch>>,
-    /// Ports that are carried over TCP, HTTP among them; `None`: any.
+    /// Port numbers of Services, carried over TCP, HTTP among them; `None`: any.
     pub tcp: Option<Vec<u16>>,
-    /// Ports that are carried over UDP; `None`: any.
+    /// Port numbers of Services, carried over UDP; `None`: any.
     pub udp: Option<Vec<u16>>,
 }

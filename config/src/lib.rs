@@ -24,7 +24,7 @@ pub mod snapshot;
 pub mod status;
 pub mod wire;
 
-pub use access::{Access, AccountId, Grant, Identity};
+pub use access::{Access, AccountId, Grant, Identity, Restriction};
 pub use model::{Endpoint, Endpoints, EndpointsId, Port, Resource, ResourceKey, Service, ServiceId};
 pub use policy::{HttpPolicy, RateLimit, Scheme, Timeouts, Traffic, UpstreamTls};
 pub use routes::{HttpMatch, Pattern, Split, SplitBackend};

@@ -7,7 +7,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::access::{Access, AccountId, Identity, Restriction};
 use crate::policy::{Timeouts, Traffic};
+use crate::routes::Split;
 
 /// Namespace and name of a Service of the user.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +41,10 @@ pub enum ResourceKey {
     Service(ServiceId),
     /// The endpoints behind one port of a Service.
     Endpoints(EndpointsId),
+    /// Who runs as an account.
+    Identity(AccountId),
+    /// What may be sent to those who do.
+    Access(AccountId),
 }
 
 impl fmt::Display for ResourceKey {
@@ -46,6 +52,8 @@ impl fmt::Display for ResourceKey {
         match self {
             Self::Service(id) => write!(f, "Service {id}"),
             Self::Endpoints(id) => write!(f, "Endpoints {id}"),
+            Self::Identity(id) => write!(f, "Identity {id}"),
+            Self::Access(id) => write!(f, "Access {id}"),
         }
     }
 }
@@ -73,6 +81,10 @@ pub enum Resource {
     Service(Service),
     /// The endpoints behind one port of a Service.
     Endpoints(EndpointsId, Endpoints),
+    /// Who runs as an account.
+    Identity(AccountId, Identity),
+    /// What may be sent to those who do.
+    Access(AccountId, Access),
 }
 
 impl Resource {
@@ -81,6 +93,8 @@ impl Resource {
         match self {
             Self::Service(service) => ResourceKey::Service(service.id.clone()),
             Self::Endpoints(id, _) => ResourceKey::Endpoints(id.clone()),
+            Self::Identity(id, _) => ResourceKey::Identity(id.clone()),
+            Self::Access(id, _) => ResourceKey::Access(id.clone()),
         }
     }
 }
@@ -109,6 +123,10 @@ pub struct Port {
     pub timeouts: Timeouts,
     /// The endpoints it leads to.
     pub endpoints: EndpointsId,
+    /// How its traffic is divided; `None`: all goes to `endpoints`.
+    pub split: Option<Split>,
+    /// Nothing passes but what an [`Access`] allows; `None`: everything does.
+    pub restriction: Option<Restriction>,
 }
 
 /// The endpoints behind one port of a Service.

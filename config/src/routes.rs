@@ -77,12 +77,14 @@ pub struct Split {
 }
 
 /// One share of a split.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SplitBackend {
     /// The endpoints it goes to.
     pub endpoints: EndpointsId,
     /// Means something only beside the others.
     pub weight: u32,
+    /// What goes there is divided once more; requests that this split does not concern go to `endpoints`.
+    pub split: Option<Split>,
 }
 
 #[cfg(test)]

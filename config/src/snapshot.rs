@@ -87,8 +87,10 @@ pub fn read(path: &Path) -> Result<Option<ResourceSet>, SnapshotError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Restriction;
     use crate::model::{Endpoints, EndpointsId, Port, Resource, Service, ServiceId};
     use crate::policy::{Timeouts, Traffic};
+    use crate::routes::{Split, SplitBackend};
 
     fn set() -> ResourceSet {
         let id = ServiceId::new("shop", "cart");
@@ -100,6 +102,15 @@ mod tests {
             traffic: Traffic::default(),
             timeouts: Timeouts::default(),
             endpoints: endpoints.clone(),
+            split: Some(Split {
+                matches: Vec::new(),
+                backends: vec![SplitBackend {
+                    endpoints: endpoints.clone(),
+                    weight: 1,
+                    split: Some(Split::default()),
+                }],
+            }),
+            restriction: Some(Restriction { denied_status: 404 }),
         };
         let ready = vec![([10, 0, 0, 1], 8080).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 8080).into()];
         let list = Endpoints { ready, draining: vec![([10, 0, 0, 2], 8081).into()], unready: 3 };

@@ -5,9 +5,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::access::AccountId;
 use crate::model::{Endpoints, EndpointsId, Port, Resource, ResourceKey, Service, ServiceId};
 use crate::set::Entry;
 
+mod access;
+mod routes;
 mod traffic;
 
 /// Generated from `proto/weft/config/v1/config.proto`.
@@ -34,7 +37,7 @@ pub enum DecodeError {
         value: u32,
     },
     /// An address is neither 4 nor 16 bytes long.
-    #[error("{resource}: an endpoint's address has {length} bytes")]
+    #[error("{resource}: an address has {length} bytes")]
     Address {
         /// The resource.
         resource: String,
@@ -80,6 +83,11 @@ fn service_id(name: &str) -> Result<ServiceId, DecodeError> {
     }
 }
 
+fn account_id(name: &str) -> Result<AccountId, DecodeError> {
+    let ServiceId { namespace, name } = service_id(name)?;
+    Ok(AccountId { namespace, name })
+}
+
 fn endpoints_id(name: &str) -> Result<EndpointsId, DecodeError> {
     let refused = || DecodeError::Name(name.to_owned(), ENDPOINTS_FORM);
     let (service, port) = name.rsplit_once(':').ok_or_else(refused)?;
@@ -92,6 +100,8 @@ impl From<&ResourceKey> for v1::ResourceKey {
         let (kind, name) = match key {
             ResourceKey::Service(id) => (v1::ResourceKind::Service, id.to_string()),
             ResourceKey::Endpoints(id) => (v1::ResourceKind::Endpoints, id.to_string()),
+            ResourceKey::Identity(id) => (v1::ResourceKind::Identity, id.to_string()),
+            ResourceKey::Access(id) => (v1::ResourceKind::Access, id.to_string()),
         };
         Self { kind: kind.into(), name }
     }
@@ -104,6 +114,8 @@ impl TryFrom<&v1::ResourceKey> for ResourceKey {
         match key.kind() {
             v1::ResourceKind::Service => Ok(Self::Service(service_id(&key.name)?)),
             v1::ResourceKind::Endpoints => Ok(Self::Endpoints(endpoints_id(&key.name)?)),
+            v1::ResourceKind::Identity => Ok(Self::Identity(account_id(&key.name)?)),
+            v1::ResourceKind::Access => Ok(Self::Access(account_id(&key.name)?)),
             v1::ResourceKind::Unspecified => Err(DecodeError::Kind(key.name.clone())),
         }
     }
@@ -125,22 +137,23 @@ impl TryFrom<&v1::Resource> for Entry {
 
 /// The encoding of a resource without its hash: what the hash is computed over.
 pub(crate) fn encode(resource: &Resource) -> v1::Resource {
-    match resource {
-        Resource::Service(service) => v1::Resource {
-            name: service.id.to_string(),
-            body: Some(v1::resource::Body::Service(encode_service(service))),
-            hash: 0,
-        },
-        Resource::Endpoints(id, endpoints) => v1::Resource {
-            name: id.to_string(),
-            body: Some(v1::resource::Body::Endpoints(v1::Endpoints {
+    use v1::resource::Body;
+    let (name, body) = match resource {
+        Resource::Service(service) => (service.id.to_string(), Body::Service(encode_service(service))),
+        Resource::Endpoints(id, endpoints) => {
+            let body = v1::Endpoints {
                 ready: endpoints.ready.iter().map(encode_endpoint).collect(),
                 draining: endpoints.draining.iter().map(encode_endpoint).collect(),
                 unready: endpoints.unready,
-            })),
-            hash: 0,
-        },
-    }
+            };
+            (id.to_string(), Body::Endpoints(body))
+        }
+        Resource::Identity(id, identity) => {
+            (id.to_string(), Body::Identity(access::encode_identity(identity)))
+        }
+        Resource::Access(id, access) => (id.to_string(), Body::Access(access::encode(access))),
+    };
+    v1::Resource { name, body: Some(body), hash: 0 }
 }
 
 fn decode(resource: &v1::Resource) -> Result<Resource, DecodeError> {
@@ -162,6 +175,12 @@ fn decode(resource: &v1::Resource) -> Result<Resource, DecodeError> {
                 },
             ))
         }
+        Some(v1::resource::Body::Identity(identity)) => {
+            Ok(Resource::Identity(account_id(name)?, access::decode_identity(name, identity)?))
+        }
+        Some(v1::resource::Body::Access(access)) => {
+            Ok(Resource::Access(account_id(name)?, access::decode(name, access)?))
+        }
         None => Err(DecodeError::Kind(name.to_owned())),
     }
 }
@@ -180,6 +199,8 @@ fn encode_port(port: &Port) -> v1::Port {
         endpoints: port.endpoints.to_string(),
         http,
         timeouts: traffic::encode_timeouts(&port.timeouts),
+        split: port.split.as_ref().map(routes::encode_split),
+        restriction: port.restriction.map(access::encode_restriction),
     }
 }
 
@@ -192,26 +213,33 @@ fn decode_service(name: &str, id: ServiceId, service: &v1::Service) -> Result<Se
             traffic: traffic::decode(name, port)?,
             timeouts: traffic::decode_timeouts(port.timeouts.as_ref()),
             endpoints: endpoints_id(&port.endpoints)?,
+            split: port.split.as_ref().map(|split| routes::decode_split(name, split)).transpose()?,
+            restriction: port.restriction.as_ref().map(access::decode_restriction),
         })
     });
     Ok(Service { id, ports: ports.collect::<Result<_, _>>()? })
 }
 
 fn encode_endpoint(endpoint: &SocketAddr) -> v1::Endpoint {
-    let address = match endpoint.ip() {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    };
-    v1::Endpoint { address, port: endpoint.port().into() }
+    v1::Endpoint { address: encode_address(endpoint.ip()), port: endpoint.port().into() }
 }
 
 fn decode_endpoint(name: &str, endpoint: &v1::Endpoint) -> Result<SocketAddr, DecodeError> {
-    let bytes = endpoint.address.as_slice();
+    Ok(SocketAddr::new(decode_address(name, &endpoint.address)?, port_number(name, endpoint.port)?))
+}
+
+fn encode_address(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+fn decode_address(name: &str, bytes: &[u8]) -> Result<IpAddr, DecodeError> {
     let ip = match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok(),
         16 => <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok(),
         _ => None,
     };
-    let ip = ip.ok_or_else(|| DecodeError::Address { resource: name.to_owned(), length: bytes.len() })?;
-    Ok(SocketAddr::new(ip, port_number(name, endpoint.port)?))
+    ip.ok_or_else(|| DecodeError::Address { resource: name.to_owned(), length: bytes.len() })
 }

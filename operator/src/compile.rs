@@ -47,6 +47,8 @@ pub fn service(
             traffic: traffic.clone(),
             timeouts,
             endpoints: id.clone(),
+            split: None,
+            restriction: None,
         });
         entries.push(Entry::new(Resource::Endpoints(id, endpoints(port, service.ipv6, slices))));
     }
@@ -146,6 +148,9 @@ mod tests {
                             let _ = writeln!(text, "    {:?} {:?}", p.traffic, p.timeouts);
                         }
                     }
+                }
+                other => {
+                    let _ = writeln!(text, "{other:?}");
                 }
             }
         }

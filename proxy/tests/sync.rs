@@ -147,6 +147,8 @@ fn service(name: &str, listen_port: u16, backend: std::net::SocketAddr) -> [Entr
         traffic: Traffic::default(),
         timeouts: Timeouts::default(),
         endpoints: endpoints.clone(),
+        split: None,
+        restriction: None,
     };
     let ready = Endpoints { ready: vec![backend], ..Endpoints::default() };
     [Resource::Endpoints(endpoints, ready), Resource::Service(Service { id, ports: vec![port] })]

@@ -113,7 +113,16 @@ mod tests {
     fn round_trip(traffic: Traffic, timeouts: Timeouts) {
         let id = ServiceId::new("shop", "cart");
         let endpoints = EndpointsId { service: id.clone(), port: 80 };
-        let port = Port { port: 80, name: String::new(), listen_port: 10000, traffic, timeouts, endpoints };
+        let port = Port {
+            port: 80,
+            name: String::new(),
+            listen_port: 10000,
+            traffic,
+            timeouts,
+            endpoints,
+            split: None,
+            restriction: None,
+        };
         let entry = Entry::new(Resource::Service(Service { id, ports: vec![port] }));
         let back = Entry::try_from(&v1::Resource::from(&entry)).unwrap();
         assert_eq!(back, entry);

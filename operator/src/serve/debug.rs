@@ -81,6 +81,8 @@ impl Debug {
         let show = |resource: &Resource| match resource {
             Resource::Service(service) => format!("{service:?}"),
             Resource::Endpoints(_, endpoints) => format!("{endpoints:?}"),
+            Resource::Identity(_, identity) => format!("{identity:?}"),
+            Resource::Access(_, access) => format!("{access:?}"),
         };
         let all = self.publisher.configuration();
         all.iter().map(|entry| (entry.resource.key().to_string(), show(&entry.resource))).collect()

@@ -82,7 +82,9 @@ fn plan(
     let backends = backends.into_iter().zip(weights);
     Some(Split {
         matches,
-        backends: backends.map(|((endpoints, _), weight)| SplitBackend { endpoints, weight }).collect(),
+        backends: backends
+            .map(|((endpoints, _), weight)| SplitBackend { endpoints, weight, split: None })
+            .collect(),
     })
 }
 

@@ -162,6 +162,8 @@ impl Sync {
             let kind = match resource.body {
                 Some(v1::resource::Body::Service(_)) => v1::ResourceKind::Service,
                 Some(v1::resource::Body::Endpoints(_)) => v1::ResourceKind::Endpoints,
+                Some(v1::resource::Body::Identity(_)) => v1::ResourceKind::Identity,
+                Some(v1::resource::Body::Access(_)) => v1::ResourceKind::Access,
                 None => v1::ResourceKind::Unspecified,
             };
             let key = v1::ResourceKey { kind: kind.into(), name: resource.name.clone() };

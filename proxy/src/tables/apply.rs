@@ -74,6 +74,7 @@ impl Applier {
                 self.upsert_endpoints(id, endpoints);
                 Ok(())
             }
+            Resource::Identity(..) | Resource::Access(..) => Ok(()),
         };
         match applied {
             Ok(()) => {
@@ -186,6 +187,7 @@ impl Applier {
                     backend.endpoints.store(Arc::default());
                 }
             }
+            ResourceKey::Identity(_) | ResourceKey::Access(_) => {}
         }
         self.held.remove(key);
     }

@@ -78,6 +78,8 @@ impl Proxy {
                 traffic,
                 timeouts,
                 endpoints: endpoints_id(name),
+                split: None,
+                restriction: None,
             }],
         };
         self.endpoints(name, ready);

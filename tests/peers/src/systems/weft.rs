@@ -56,6 +56,8 @@ fn add(set: &mut ResourceSet, name: &str, listen_port: u16, traffic: Traffic, ba
         traffic,
         timeouts: Timeouts::default(),
         endpoints: id,
+        split: None,
+        restriction: None,
     };
     set.insert(Entry::new(Resource::Service(Service { id: service, ports: vec![port] })));
 }
