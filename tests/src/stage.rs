@@ -56,6 +56,13 @@ impl Stage {
         format!("{service}.{}.weft.mesh", self.ns)
     }
 
+    /// The address that name leads to: for a test in which DNS, too, may be in trouble.
+    pub async fn address(&self, service: &str) -> Result<String> {
+        let shadow = mesh::shadow_of(&self.cluster, &self.ns, service).await?;
+        let address = shadow.and_then(|shadow| shadow.spec?.cluster_ip);
+        address.ok_or_else(|| format!("{service} has no shadow Service with an address").into())
+    }
+
     /// The URL of `path` on port 80 of a Service, through the mesh.
     pub fn url(&self, service: &str, path: &str) -> String {
         format!("http://{}{path}", self.host(service))
