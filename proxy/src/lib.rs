@@ -4,6 +4,7 @@
 //! socket for each port, [`http`] carries a request, [`tcp`] a connection, [`udp`] datagrams, [`balance`] picks the endpoint. [`drain`] is how it all ends,
 //! [`admin`], [`metrics`] and [`access_log`] are what people and Kubernetes see of it.
 
+pub mod access;
 pub mod access_log;
 pub mod admin;
 pub mod args;

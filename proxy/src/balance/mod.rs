@@ -7,11 +7,15 @@
 mod endpoint;
 pub mod split;
 
+use std::borrow::Borrow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use arc_swap::ArcSwapOption;
 use weft_config::Endpoints;
+
+use crate::access::{Account, Accounts};
 
 pub use endpoint::{EndpointState, now_ms};
 
@@ -43,6 +47,18 @@ pub struct EndpointList {
     ready: Vec<Arc<EndpointState>>,
     draining: Vec<Arc<EndpointState>>,
     unready: u32,
+    /// As whom they run, as far as somebody asked.
+    runs: ArcSwapOption<Runs>,
+}
+
+/// As whom the endpoints of a list run; `None`: that is not known of some.
+type RunAs = Arc<[Option<Arc<Account>>]>;
+
+#[derive(Debug)]
+struct Runs {
+    /// Of [`Accounts`], when this was looked up.
+    generation: u64,
+    accounts: RunAs,
 }
 
 impl EndpointList {
@@ -56,17 +72,54 @@ impl EndpointList {
             ready: endpoints.ready.iter().map(state).collect(),
             draining: endpoints.draining.iter().map(state).collect(),
             unready: endpoints.unready,
+            runs: ArcSwapOption::empty(),
         }
+    }
+
+    /// As whom its usable endpoints run, each once. Looked up again only when some pod changed.
+    pub fn accounts(&self, accounts: &Accounts) -> RunAs {
+        let generation = accounts.generation();
+        if let Some(runs) = &*self.runs.load()
+            && runs.generation == generation
+        {
+            return Arc::clone(&runs.accounts);
+        }
+        let mut all: Vec<Option<Arc<Account>>> = Vec::new();
+        for endpoint in self.candidates() {
+            let account = accounts.at(endpoint.address.ip());
+            let same = |one: &Option<Arc<Account>>| match (one, &account) {
+                (Some(one), Some(account)) => Arc::ptr_eq(one, account),
+                (None, None) => true,
+                _ => false,
+            };
+            if !all.iter().any(same) {
+                all.push(account);
+            }
+        }
+        let all: RunAs = all.into();
+        self.runs.store(Some(Arc::new(Runs { generation, accounts: Arc::clone(&all) })));
+        all
     }
 
     /// Picks an endpoint for a request that has already tried `tried`. `None`: there is nothing to send it to.
     ///
     /// An endpoint that was tried is picked again only when there is no other.
     pub fn pick(&self, tried: &[SocketAddr]) -> Option<Outstanding> {
-        let candidates = if self.ready.is_empty() { &self.draining } else { &self.ready };
-        let picked = two_choices(candidates, tried)?;
-        picked.outstanding.fetch_add(1, Relaxed);
-        Some(Outstanding(Arc::clone(picked)))
+        two_choices(self.candidates(), tried).map(outstanding)
+    }
+
+    /// The same, among the endpoints for which `may` holds.
+    pub fn pick_where(
+        &self,
+        tried: &[SocketAddr],
+        may: impl Fn(&EndpointState) -> bool,
+    ) -> Option<Outstanding> {
+        let some: Vec<_> = self.candidates().iter().filter(|endpoint| may(endpoint)).collect();
+        two_choices(&some, tried).map(outstanding)
+    }
+
+    fn candidates(&self) -> &[Arc<EndpointState>] {
+        if self.ready.is_empty() { &self.draining } else { &self.ready }
     }
 
     /// A request to `endpoint` failed. True: it is passed over from now on, unless half of the endpoints are already.
@@ -99,15 +152,23 @@ impl EndpointList {
 
     /// The number of endpoints requests may go to.
     pub fn usable(&self) -> usize {
-        if self.ready.is_empty() { self.draining.len() } else { self.ready.len() }
+        self.candidates().len()
     }
 }
 
-fn two_choices<'a>(list: &'a [Arc<EndpointState>], tried: &[SocketAddr]) -> Option<&'a Arc<EndpointState>> {
+fn outstanding(picked: &Arc<EndpointState>) -> Outstanding {
+    picked.outstanding.fetch_add(1, Relaxed);
+    Outstanding(Arc::clone(picked))
+}
+
+fn two_choices<'a, E: Borrow<Arc<EndpointState>>>(
+    list: &'a [E],
+    tried: &[SocketAddr],
+) -> Option<&'a Arc<EndpointState>> {
     let good = |state: &Arc<EndpointState>| !state.is_ejected() && !tried.contains(&state.address);
     match list {
         [] => return None,
-        [only] => return Some(only),
+        [only] => return Some(only.borrow()),
         _ => {}
     }
     let first = fastrand::usize(..list.len());
@@ -115,7 +176,7 @@ fn two_choices<'a>(list: &'a [Arc<EndpointState>], tried: &[SocketAddr]) -> Opti
     if second >= first {
         second += 1;
     }
-    let (first, second) = (&list[first], &list[second]);
+    let (first, second) = (list[first].borrow(), list[second].borrow());
     match (good(first), good(second)) {
         (true, true) if second.outstanding() < first.outstanding() => Some(second),
         (true, _) => Some(first),
@@ -123,7 +184,7 @@ fn two_choices<'a>(list: &'a [Arc<EndpointState>], tried: &[SocketAddr]) -> Opti
         // Rare: both drawn are out. Look at all, from a random place on, and take the best kind there is.
         (false, false) => {
             let from = fastrand::usize(..list.len());
-            let around = || list[from..].iter().chain(&list[..from]);
+            let around = || list[from..].iter().chain(&list[..from]).map(Borrow::borrow);
             around()
                 .find(|state| good(state))
                 .or_else(|| around().find(|state| !tried.contains(&state.address)))

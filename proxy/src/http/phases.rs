@@ -1,5 +1,5 @@
 //! The life of a request, phase by phase, in the order in which pingora calls them. Each phase asks one policy module; no
-//! policy lives here. The order of what may refuse a request: its form, rate limit, circuit breaker.
+//! policy lives here. The order of what may refuse a request: its form, access control, rate limit, circuit breaker.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,9 +19,11 @@ use super::breaker::Admission;
 use super::errors::{self, Answer};
 use super::headers::{self, NodeHeader};
 use super::log;
+use super::matching::{self, Form};
 use super::request::{Request, Target, ends};
 use super::retry::{MOST_TRIES, is_idempotent};
 use super::screen;
+use crate::access::{Denied, What, admit};
 use crate::access_log::AccessLog;
 use crate::listen::header_arrived;
 use crate::tables::Tables;
@@ -37,6 +39,35 @@ impl Phases {
     /// Phases over `tables`.
     pub fn new(tables: Arc<Tables>, node: NodeHeader, access_log: Arc<AccessLog>) -> Self {
         Self { tables, node, access_log }
+    }
+
+    /// Decides where the request goes and whether it may. `Err`: with which status it is refused, and why.
+    async fn route(&self, session: &Session, request: &mut Request) -> Result<(), (u16, Denied)> {
+        let Some(target) = &request.target else { return Ok(()) };
+        let (port, accounts) = (&target.port, &self.tables.accounts);
+        if port.split.is_none() && port.restriction.is_none() {
+            return Ok(());
+        }
+        let form = Form::of(session.req_header());
+        let route = port.route(Some(form));
+        let allowed = match port.restriction {
+            None => None,
+            Some(restriction) => {
+                let address = request.source_ip();
+                let resolved = matching::resolved(form.path);
+                let what = What::Http { form, resolved: resolved.as_deref() };
+                let admitted = admit::source(accounts, address)
+                    .await
+                    .and_then(|source| admit::admit(accounts, port, route, &source, what));
+                Some(admitted.map_err(|denied| {
+                    port.metrics.denied.inc();
+                    (restriction.denied_status, denied)
+                })?)
+            }
+        };
+        let elsewhere = route.split.is_some().then(|| Arc::clone(route.backend));
+        (request.backend, request.allowed) = (elsewhere, allowed);
+        Ok(())
     }
 
     /// Answers `status` ourselves and notes why. The connection may go on.
@@ -90,6 +121,9 @@ impl ProxyHttp for Phases {
             request.reason = Some(format!("the request is not valid HTTP: {fault}"));
             return Error::err(ErrorType::HTTPStatus(400));
         }
+        if let Err((status, denied)) = self.route(session, request).await {
+            return self.refuse(session, request, status, None, denied.to_string()).await;
+        }
         let Some(target) = &request.target else { return Ok(false) };
         if let (Some(limiter), Some(source)) = (&target.http.rate_limiter, request.source_ip())
             && let Err(wait) = limiter.admit(source, request.began)
@@ -117,14 +151,15 @@ impl ProxyHttp for Phases {
             request.reason = Some("no HTTP Service is behind it any more".to_owned());
             return Error::err(ErrorType::HTTPStatus(503));
         };
-        let list = target.port.backend.endpoints.load();
+        let list = request.backend().unwrap_or(&target.port.backend).endpoints.load();
         let mut tried = [SocketAddr::from(([0, 0, 0, 0], 0)); MOST_TRIES];
         let mut tries = 0;
         for (slot, address) in tried.iter_mut().zip(request.tried()) {
             *slot = address;
             tries += 1;
         }
-        let Some(endpoint) = list.pick(&tried[..tries]) else {
+        let picked = admit::pick(&self.tables.accounts, &list, request.allowed.as_ref(), &tried[..tries]);
+        let Some(endpoint) = picked else {
             request.reason = Some(format!("no ready endpoint: {}", list.why_empty()));
             return Error::err(ErrorType::HTTPStatus(503));
         };

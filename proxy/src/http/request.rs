@@ -8,8 +8,9 @@ use pingora::proxy::Session;
 
 use super::retry::{LAST_TRY_AFTER, MOST_TRIES};
 use super::upstream::HttpPort;
+use crate::access::Allowed;
 use crate::balance::Outstanding;
-use crate::tables::PortEntry;
+use crate::tables::{Backend, PortEntry};
 
 /// What one request carries along.
 pub struct Request {
@@ -17,6 +18,10 @@ pub struct Request {
     pub began: Instant,
     /// What it is for; `None`: nothing is behind the port it came to any more.
     pub target: Option<Target>,
+    /// Where it goes; `None`: to the endpoints of the port itself.
+    pub backend: Option<Arc<Backend>>,
+    /// Whose pods may get it; `None`: anybody's.
+    pub allowed: Option<Allowed>,
     /// Who sent it.
     pub source: Option<SocketAddr>,
     /// The endpoint in use, counted as outstanding.
@@ -51,6 +56,8 @@ impl Default for Request {
         Self {
             began: Instant::now(),
             target: None,
+            backend: None,
+            allowed: None,
             source: None,
             endpoint: None,
             tried: [None; MOST_TRIES],
@@ -73,6 +80,11 @@ impl Request {
     /// The port it is for.
     pub fn port(&self) -> Option<&PortEntry> {
         self.target.as_ref().map(|target| &*target.port)
+    }
+
+    /// Where it goes.
+    pub fn backend(&self) -> Option<&Backend> {
+        self.backend.as_deref().or_else(|| self.port().map(|port| &*port.backend))
     }
 
     /// How often it was tried.
@@ -113,8 +125,11 @@ impl Request {
 
     /// The endpoint failed it. It is passed over if that was once too often.
     pub fn endpoint_failed(&self) {
-        let (Some(target), Some(endpoint)) = (&self.target, &self.endpoint) else { return };
-        if target.port.backend.endpoints.load().answer_failed(endpoint.endpoint()) {
+        let (Some(target), Some(backend), Some(endpoint)) = (&self.target, self.backend(), &self.endpoint)
+        else {
+            return;
+        };
+        if backend.endpoints.load().answer_failed(endpoint.endpoint()) {
             target.port.metrics.ejections.inc();
             let (service, address) = (&target.port.service, endpoint.endpoint().address);
             tracing::info!(%service, %address, "an endpoint failed again and again; it is passed over for a while");

@@ -133,7 +133,7 @@ pub(super) async fn serve(
     let _open = Open::new(&connections);
     // In a box of its own: what waits for the end is as large as the larger of the two.
     let carried: Pin<Box<dyn Future<Output = ()> + Send>> = if let Some(entry) = entry {
-        Box::pin(async move { tcp::carry(socket, client, &entry, &carriers.access_log).await })
+        Box::pin(async move { tcp::carry(socket, client, &entry, &carriers).await })
     } else {
         // When there is no Service behind the port any more, or not yet, each request is told so.
         let http = Http { carriers, leave: connections.leave.subscribe() };

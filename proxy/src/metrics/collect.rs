@@ -43,11 +43,12 @@ pub(super) struct PortCollector(pub(super) Arc<Ports>);
 /// A counter of each port.
 type Counter = (&'static str, &'static str, fn(&PortMetrics) -> &Count);
 
-const COUNTERS: [Counter; 8] = [
+const COUNTERS: [Counter; 9] = [
     ("retries", "Requests and TCP connections tried again on another endpoint", |m| &m.retries),
     ("connect_failures", "Failed connections to endpoints", |m| &m.connect_failures),
     ("rate_limited", "Requests refused because their sender sent too many", |m| &m.rate_limited),
     ("breaker_refused", "Requests refused by the circuit breaker", |m| &m.breaker_refused),
+    ("denied", "Requests, connections and datagrams that no TrafficTarget allows", |m| &m.denied),
     ("ejections", "Times an endpoint was passed over for a while", |m| &m.ejections),
     ("tcp_connections", "TCP connections accepted", |m| &m.tcp_connections),
     ("udp_sessions", "UDP sessions begun", |m| &m.udp_sessions),

@@ -93,6 +93,8 @@ pub struct PortMetrics {
     pub rate_limited: Count,
     /// Requests refused by the circuit breaker.
     pub breaker_refused: Count,
+    /// Requests, connections and datagrams that access control denied.
+    pub denied: Count,
     /// Endpoints passed over for a while.
     pub ejections: Count,
     /// Bytes of bodies, TCP streams and datagrams from clients.

@@ -84,6 +84,7 @@ impl Sync {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "starting without the last-known-good configuration"),
         }
+        sync.applier.accounts().doubt();
         sync.publish_status(false);
         (sync, view)
     }
@@ -97,6 +98,7 @@ impl Sync {
                 tracing::warn!(error = %error, url = operator.url, "no configuration stream; what is in force stays");
             }
             self.metrics.connected.set(0);
+            self.applier.accounts().doubt();
             self.publish_status(false);
             if self.metrics.updates.get() != before {
                 wait = FIRST_WAIT;
@@ -145,6 +147,8 @@ impl Sync {
             self.forget_held = true;
             return Err(Drift);
         }
+        // From the first full answer on: until then what is held may be from long ago.
+        self.applier.accounts().believe();
         self.metrics.updates.inc();
         if let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
             self.metrics.last_update.set(now.as_secs_f64());

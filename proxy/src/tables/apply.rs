@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use weft_config::model::EndpointsId;
 use weft_config::{
-    Endpoints, Entry, HttpPolicy, Port, Resource, ResourceKey, ResourceSet, Service, ServiceId, Traffic,
-    Update,
+    Access, Endpoints, Entry, HttpPolicy, Identity, Port, Resource, ResourceKey, ResourceSet, Service,
+    ServiceId, Traffic, Update,
 };
 
 use super::{Backend, PortEntry, PortTraffic, Tables};
+use crate::access::Accounts;
 use crate::balance::EndpointList;
+use crate::balance::split::{Share, Split};
 use crate::http::upstream::HttpPort;
 use crate::listen::{Listeners, Transport};
 use crate::metrics::Metrics;
@@ -39,6 +41,11 @@ impl Applier {
         &self.held
     }
 
+    /// Who is who, as far as this proxy was told.
+    pub fn accounts(&self) -> &Accounts {
+        &self.tables.accounts
+    }
+
     /// What was refused and still is.
     pub fn rejections(&self) -> &BTreeMap<ResourceKey, String> {
         &self.rejections
@@ -47,22 +54,46 @@ impl Applier {
     /// Applies `update`; a resource that cannot be served keeps its old form and is noted as rejected.
     ///
     /// Removals and Services whose ports move come before what takes their place; endpoints come before the Services that
-    /// lead to them, so that no request meets a Service without its endpoints.
+    /// lead to them, so that no request meets a Service without its endpoints. Who is who and who may do what come before
+    /// the ports that ask for it, and go after them: a port is restricted only while that is known.
     pub fn apply(&mut self, update: &Update) {
-        for key in &update.removals {
+        let (people, places): (Vec<_>, Vec<_>) = update.removals.iter().partition(|key| is_of_access(key));
+        for key in places {
             self.remove(key);
         }
-        let (services, endpoints): (Vec<_>, Vec<_>) =
-            update.upserts.iter().partition(|entry| matches!(*entry.resource, Resource::Service(_)));
-        for entry in endpoints.into_iter().chain(services) {
+        let identities = update.upserts.iter().filter_map(|entry| match &*entry.resource {
+            Resource::Identity(id, identity) => Some((id, identity)),
+            _ => None,
+        });
+        self.tables.accounts.set_identities(identities);
+        let mut upserts: Vec<_> = update.upserts.iter().collect();
+        upserts.sort_by_key(|entry| order(&entry.resource));
+        for entry in upserts {
             self.upsert(entry);
+        }
+        let gone = people.iter().filter_map(|key| match key {
+            ResourceKey::Identity(id) => Some((id, NOBODY)),
+            _ => None,
+        });
+        self.tables.accounts.set_identities(gone);
+        for key in people {
+            self.remove(key);
         }
         self.metrics.resources.set(i64::try_from(self.held.len()).unwrap_or(i64::MAX));
         self.metrics.rejected.set(i64::try_from(self.rejections.len()).unwrap_or(i64::MAX));
     }
 
-    /// Notes a resource that could not even be decoded.
+    /// Notes a resource that could not even be decoded. Its old form stays, but not when it is about access: what cannot be
+    /// understood allows nothing.
     pub fn reject(&mut self, key: ResourceKey, reason: String) {
+        match &key {
+            ResourceKey::Access(id) => self.tables.accounts.set_access(id, &Access::default()),
+            ResourceKey::Identity(id) => self.tables.accounts.set_identities([(id, NOBODY)]),
+            ResourceKey::Service(_) | ResourceKey::Endpoints(_) => {}
+        }
+        if is_of_access(&key) {
+            self.held.remove(&key);
+        }
         self.rejections.insert(key, reason);
     }
 
@@ -74,7 +105,12 @@ impl Applier {
                 self.upsert_endpoints(id, endpoints);
                 Ok(())
             }
-            Resource::Identity(..) | Resource::Access(..) => Ok(()),
+            // All of an update at once, before this.
+            Resource::Identity(..) => Ok(()),
+            Resource::Access(id, access) => {
+                self.tables.accounts.set_access(id, access);
+                Ok(())
+            }
         };
         match applied {
             Ok(()) => {
@@ -155,11 +191,26 @@ impl Applier {
             listen_port: port.listen_port,
             description: format!("Service {service} port {}{named}", port.port),
             // Made empty when its endpoints have not come: it answers 503 until they do.
-            backend: Arc::clone(self.backends.entry(port.endpoints.clone()).or_default()),
+            backend: self.backend(&port.endpoints),
+            split: port.split.as_ref().map(|split| self.split(split)),
+            restriction: port.restriction,
             traffic,
             timeouts: port.timeouts,
             metrics: self.metrics.port(service, port.port, breaker),
         })
+    }
+
+    fn backend(&mut self, id: &EndpointsId) -> Arc<Backend> {
+        Arc::clone(self.backends.entry(id.clone()).or_default())
+    }
+
+    fn split(&mut self, split: &weft_config::Split) -> Split {
+        let mut shares = Vec::with_capacity(split.backends.len());
+        for one in &split.backends {
+            let nested = one.split.as_ref().map(|nested| self.split(nested));
+            shares.push(Share { backend: self.backend(&one.endpoints), weight: one.weight, split: nested });
+        }
+        Split::new(split.matches.clone(), shares)
     }
 
     /// The compiled policy; the one there is when it was made from the same.
@@ -182,12 +233,18 @@ impl Applier {
                 }
             }
             ResourceKey::Endpoints(id) => {
-                // A Service may still lead here for a moment: it must answer 503, not use what is gone.
-                if let Some(backend) = self.backends.remove(id) {
+                // A Service may still lead here: it must answer 503, not use what is gone. Should its endpoints come back,
+                // it must find them.
+                if let Some(backend) = self.backends.get(id) {
                     backend.endpoints.store(Arc::default());
+                    if Arc::strong_count(backend) == 1 {
+                        self.backends.remove(id);
+                    }
                 }
             }
-            ResourceKey::Identity(_) | ResourceKey::Access(_) => {}
+            // All of an update at once, before this.
+            ResourceKey::Identity(_) => {}
+            ResourceKey::Access(id) => self.tables.accounts.set_access(id, &Access::default()),
         }
         self.held.remove(key);
     }
@@ -208,5 +265,22 @@ impl Applier {
         for port in ports {
             self.listeners.close(*port);
         }
+    }
+}
+
+/// Nobody runs as it.
+const NOBODY: &Identity = &Identity { addresses: Vec::new() };
+
+fn is_of_access(key: &ResourceKey) -> bool {
+    matches!(key, ResourceKey::Identity(_) | ResourceKey::Access(_))
+}
+
+/// What of an update comes first.
+fn order(resource: &Resource) -> u8 {
+    match resource {
+        Resource::Identity(..) => 0,
+        Resource::Access(..) => 1,
+        Resource::Endpoints(..) => 2,
+        Resource::Service(_) => 3,
     }
 }

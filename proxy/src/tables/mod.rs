@@ -8,9 +8,12 @@ pub mod apply;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use weft_config::{ServiceId, Timeouts};
+use weft_config::{Restriction, ServiceId, Timeouts};
 
+use crate::access::Accounts;
 use crate::balance::EndpointList;
+use crate::balance::split::Split;
+use crate::http::matching::Form;
 use crate::http::upstream::HttpPort;
 use crate::metrics::PortMetrics;
 
@@ -34,6 +37,10 @@ pub struct PortEntry {
     pub description: String,
     /// Where its requests go.
     pub backend: Arc<Backend>,
+    /// How they are divided among others instead.
+    pub split: Option<Split>,
+    /// Nothing passes but what is allowed.
+    pub restriction: Option<Restriction>,
     /// How it is carried.
     pub traffic: PortTraffic,
     /// How long things may take.
@@ -53,7 +60,29 @@ pub enum PortTraffic {
     Udp,
 }
 
+/// Where something goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Route<'a> {
+    /// To one of these endpoints.
+    pub backend: &'a Arc<Backend>,
+    /// Chosen by this.
+    pub split: Option<&'a Split>,
+}
+
 impl PortEntry {
+    /// Where the next goes; `form` is there for HTTP requests only.
+    pub fn route(&self, form: Option<Form<'_>>) -> Route<'_> {
+        let split = self.split.as_ref().filter(|split| split.concerns(form));
+        // With no endpoint in any part of it the Service's own are better than none.
+        let backend = split.and_then(|split| split.pick(form)).unwrap_or(&self.backend);
+        Route { backend, split }
+    }
+
+    /// Every backend something may go to.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        std::iter::once(&self.backend).chain(self.split.iter().flat_map(Split::backends))
+    }
+
     /// Its HTTP policy, if it is carried as HTTP.
     pub fn http(&self) -> Option<&Arc<HttpPort>> {
         match &self.traffic {
@@ -63,15 +92,18 @@ impl PortEntry {
     }
 }
 
-/// All ports.
+/// All ports, and who may send to those that are restricted.
 #[derive(Debug)]
 pub struct Tables {
     slots: Box<[ArcSwapOption<PortEntry>]>,
+    /// Who runs where, and what may be sent to them.
+    pub accounts: Accounts,
 }
 
 impl Default for Tables {
     fn default() -> Self {
-        Self { slots: (0..=u16::MAX).map(|_| ArcSwapOption::empty()).collect() }
+        let slots = (0..=u16::MAX).map(|_| ArcSwapOption::empty()).collect();
+        Self { slots, accounts: Accounts::default() }
     }
 }
 

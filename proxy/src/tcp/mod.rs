@@ -15,23 +15,38 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::access_log::{AccessLog, Line};
+use crate::access::{Allowed, Ask, What, admit};
+use crate::access_log::Line;
 use crate::balance::Outstanding;
 use crate::http::retry::{LAST_TRY_AFTER, MOST_TRIES};
 use crate::http::upstream::CONNECT;
-use crate::listen::prepare;
-use crate::tables::PortEntry;
+use crate::listen::{Carriers, prepare};
+use crate::tables::{Backend, PortEntry};
 
 /// How long an endpoint may leave bytes unacknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// Changes of access within this time are looked at once: thousands of connections may be concerned by each.
+const GATHER: Duration = Duration::from_millis(200);
 
-/// Carries the connection `stream` of `client` to an endpoint of `port`, until both ends are done.
-pub async fn carry(mut stream: TcpStream, client: SocketAddr, port: &PortEntry, log: &AccessLog) {
+/// Carries the connection `stream` of `client` to an endpoint of `port`, until both ends are done or what they do is no
+/// longer allowed.
+pub async fn carry(mut stream: TcpStream, client: SocketAddr, port: &PortEntry, carriers: &Carriers) {
     let began = Instant::now();
     let _open = Open::new(port);
-    let (endpoint, ended) = match connect(port).await {
+    let (endpoint, ended) = match connect(client, port, carriers).await {
         Ok((mut upstream, endpoint)) => {
-            let ended = relay::both_ways(&mut stream, &mut upstream, port.timeouts.idle, &port.metrics).await;
+            let relay = relay::both_ways(&mut stream, &mut upstream, port.timeouts.idle, &port.metrics);
+            let ended = if port.restriction.is_some() {
+                tokio::select! {
+                    ended = relay => ended,
+                    () = denied(client, endpoint.endpoint().address, port, carriers) => {
+                        port.metrics.denied.inc();
+                        Err(io::Error::new(io::ErrorKind::PermissionDenied, "access denied: it is no longer allowed"))
+                    }
+                }
+            } else {
+                relay.await
+            };
             if ended.is_err() {
                 // What was cut must not look complete to either end.
                 reset(&stream);
@@ -45,10 +60,10 @@ pub async fn carry(mut stream: TcpStream, client: SocketAddr, port: &PortEntry, 
             (None, Err(error))
         }
     };
-    if log.is_on() {
+    if carriers.access_log.is_on() {
         let bytes = ended.as_ref().copied().unwrap_or_default();
         let reason = ended.as_ref().err().map(ToString::to_string);
-        log.write(&Line {
+        carriers.access_log.write(&Line {
             client: Some(client),
             endpoint,
             received: bytes.received,
@@ -76,13 +91,52 @@ impl Drop for Open<'_> {
     }
 }
 
+/// Returns when what `client` and `endpoint` do is no longer allowed.
+async fn denied(client: SocketAddr, endpoint: SocketAddr, port: &PortEntry, carriers: &Carriers) {
+    let accounts = &carriers.tables.accounts;
+    let ask = Ask { port: port.port, what: What::Tcp };
+    let mut changes = accounts.changes();
+    while admit::still(accounts, client.ip(), endpoint.ip(), &ask) {
+        if changes.changed().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(GATHER).await;
+        changes.mark_unchanged();
+    }
+}
+
+/// Connects to where the connection may go.
+async fn connect(
+    client: SocketAddr,
+    port: &PortEntry,
+    carriers: &Carriers,
+) -> io::Result<(TcpStream, Outstanding)> {
+    let (accounts, route) = (&carriers.tables.accounts, port.route(None));
+    let allowed = if port.restriction.is_some() {
+        let source = admit::source(accounts, Some(client.ip())).await;
+        let admitted = source.and_then(|source| admit::admit(accounts, port, route, &source, What::Tcp));
+        Some(admitted.map_err(|denied| {
+            port.metrics.denied.inc();
+            io::Error::new(io::ErrorKind::PermissionDenied, denied.to_string())
+        })?)
+    } else {
+        None
+    };
+    connect_to(route.backend, allowed.as_ref(), port, carriers).await
+}
+
 /// Connects to one endpoint after the other: nothing was sent, so another may always be tried.
-async fn connect(port: &PortEntry) -> io::Result<(TcpStream, Outstanding)> {
+async fn connect_to(
+    backend: &Backend,
+    allowed: Option<&Allowed>,
+    port: &PortEntry,
+    carriers: &Carriers,
+) -> io::Result<(TcpStream, Outstanding)> {
     let began = Instant::now();
     let mut tried = Vec::new();
     loop {
-        let list = port.backend.endpoints.load_full();
-        let Some(endpoint) = list.pick(&tried) else {
+        let list = backend.endpoints.load_full();
+        let Some(endpoint) = admit::pick(&carriers.tables.accounts, &list, allowed, &tried) else {
             return Err(io::Error::other(format!("no ready endpoint: {}", list.why_empty())));
         };
         let address = endpoint.endpoint().address;

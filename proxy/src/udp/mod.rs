@@ -6,9 +6,9 @@
 
 mod session;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +16,11 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::access::{Ask, Denied, What, admit};
+use crate::access_log::Line;
 use crate::balance::EndpointList;
 use crate::listen::Carriers;
-use crate::tables::{PortEntry, PortTraffic};
+use crate::tables::{Backend, PortEntry, PortTraffic};
 use session::Session;
 
 /// How long a session may be silent.
@@ -36,15 +38,46 @@ pub struct Server {
     port: u16,
     carriers: Arc<Carriers>,
     sessions: HashMap<SocketAddr, Session>,
-    /// The endpoints when the sessions were last looked through.
-    endpoints: Arc<EndpointList>,
+    /// Sources that were denied since the last sweep: one line each in the access log.
+    denied: HashSet<IpAddr>,
+    seen: Seen,
+}
+
+/// What sessions depend on, as it was when they were last looked through.
+#[derive(Default)]
+struct Seen {
+    /// The endpoints of each backend.
+    endpoints: Vec<Arc<EndpointList>>,
+    /// Told when access changes; there once a session was restricted.
+    access: Option<watch::Receiver<()>>,
+}
+
+impl Seen {
+    /// Whether it is all as it was.
+    fn is_now(&self, entry: &PortEntry) -> bool {
+        let mut seen = self.endpoints.iter();
+        let same = |backend: &Arc<Backend>| {
+            seen.next().is_some_and(|list| Arc::ptr_eq(list, &backend.endpoints.load()))
+        };
+        entry.backends().all(same)
+            && seen.next().is_none()
+            && entry.restriction.is_some() == self.access.is_some()
+            && self.access.as_ref().is_none_or(|access| !access.has_changed().unwrap_or(true))
+    }
 }
 
 impl Server {
     /// Serves what arrives on `socket`, for the Service behind the listen port `port`.
     pub fn new(socket: std::net::UdpSocket, port: u16, carriers: Arc<Carriers>) -> io::Result<Self> {
         let socket = Arc::new(UdpSocket::from_std(socket)?);
-        Ok(Self { socket, port, carriers, sessions: HashMap::new(), endpoints: Arc::default() })
+        Ok(Self {
+            socket,
+            port,
+            carriers,
+            sessions: HashMap::new(),
+            denied: HashSet::new(),
+            seen: Seen::default(),
+        })
     }
 
     /// Until told to stop.
@@ -87,9 +120,8 @@ impl Server {
     }
 
     fn forward(&mut self, entry: &Arc<PortEntry>, source: SocketAddr, datagram: &[u8]) {
-        if !Arc::ptr_eq(&self.endpoints, &entry.backend.endpoints.load()) {
-            self.endpoints = entry.backend.endpoints.load_full();
-            self.sessions.retain(|_, session| session.endpoint().is_in(&self.endpoints));
+        if !self.seen.is_now(entry) {
+            self.look_through(entry);
         }
         // A second try: the session there was may have been told that nobody listens.
         for _ in 0..2 {
@@ -104,7 +136,7 @@ impl Server {
             }
             let Some(session) = self.sessions.get(&source) else { return };
             // Only new sessions go elsewhere then: those it has may wait for something that takes its time.
-            if self.endpoints.datagram_goes(session.endpoint().endpoint()) {
+            if session.backend().endpoints.load().datagram_goes(session.endpoint().endpoint()) {
                 entry.metrics.ejections.inc();
             }
             match session.send(datagram) {
@@ -130,11 +162,21 @@ impl Server {
                 return Err(io::Error::other("there are too many sessions"));
             }
         }
-        let Some(endpoint) = self.endpoints.pick(&[]) else {
-            return Err(io::Error::other(format!("no ready endpoint: {}", self.endpoints.why_empty())));
+        let carriers = Arc::clone(&self.carriers);
+        let (accounts, route) = (&carriers.tables.accounts, entry.route(None));
+        let allowed = if entry.restriction.is_some() {
+            let admitted = admit::source_now(accounts, source.ip())
+                .and_then(|source| admit::admit(accounts, entry, route, &source, What::Udp));
+            Some(admitted.map_err(|denied| self.deny(entry, source, &denied))?)
+        } else {
+            None
+        };
+        let list = route.backend.endpoints.load();
+        let Some(endpoint) = admit::pick(accounts, &list, allowed.as_ref(), &[]) else {
+            return Err(io::Error::other(format!("no ready endpoint: {}", list.why_empty())));
         };
         Session::begin(
-            endpoint,
+            (Arc::clone(route.backend), endpoint),
             source,
             Arc::clone(entry),
             Arc::clone(&self.socket),
@@ -142,8 +184,41 @@ impl Server {
         )
     }
 
+    /// Counts a datagram that may not pass, and tells of its source.
+    fn deny(&mut self, entry: &PortEntry, source: SocketAddr, denied: &Denied) -> io::Error {
+        entry.metrics.denied.inc();
+        let why = denied.to_string();
+        let log = &self.carriers.access_log;
+        if log.is_on() && self.denied.insert(source.ip()) {
+            let line = Line::new("udp", entry, Duration::ZERO);
+            log.write(&Line { client: Some(source), reason: Some(&why), ..line });
+        }
+        io::Error::new(io::ErrorKind::PermissionDenied, why)
+    }
+
+    /// Something changed: ends the sessions whose endpoint is gone, and those that are no longer allowed.
+    fn look_through(&mut self, entry: &PortEntry) {
+        let accounts = &self.carriers.tables.accounts;
+        // Before the look: what changes during it is looked at again.
+        self.seen = Seen {
+            endpoints: entry.backends().map(|backend| backend.endpoints.load_full()).collect(),
+            access: entry.restriction.map(|_| accounts.changes()),
+        };
+        let lists = &self.seen.endpoints;
+        let ask = Ask { port: entry.port, what: What::Udp };
+        self.sessions.retain(|source, session| {
+            let address = session.endpoint().endpoint().address.ip();
+            lists.iter().any(|list| session.endpoint().is_in(list))
+                && (entry.restriction.is_none() || admit::still(accounts, source.ip(), address, &ask))
+        });
+    }
+
     /// Ends the sessions that were silent for too long.
     fn sweep(&mut self) {
+        if let Some(entry) = self.entry().filter(|entry| !self.seen.is_now(entry)) {
+            self.look_through(&entry);
+        }
+        self.denied.clear();
         let idle = self.entry().and_then(|entry| entry.timeouts.idle).unwrap_or(IDLE);
         let now = Instant::now();
         self.sessions.retain(|_, session| !session.is_over(now, idle));

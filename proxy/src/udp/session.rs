@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::access_log::Line;
 use crate::balance::Outstanding;
 use crate::listen::Carriers;
-use crate::tables::PortEntry;
+use crate::tables::{Backend, PortEntry};
 
 /// Datagrams taken in one go before others get their turn.
 const TURN: usize = 64;
@@ -33,6 +33,7 @@ pub(super) struct Session {
 }
 
 struct Shared {
+    backend: Arc<Backend>,
     endpoint: Outstanding,
     source: SocketAddr,
     entry: Arc<PortEntry>,
@@ -47,9 +48,9 @@ struct Shared {
 }
 
 impl Session {
-    /// A session of `source` with `endpoint`; answers go out over `listener`.
+    /// A session of `source` with an endpoint of a backend; answers go out over `listener`.
     pub(super) fn begin(
-        endpoint: Outstanding,
+        (backend, endpoint): (Arc<Backend>, Outstanding),
         source: SocketAddr,
         entry: Arc<PortEntry>,
         listener: Arc<UdpSocket>,
@@ -68,6 +69,7 @@ impl Session {
         entry.metrics.udp_sessions.inc();
         entry.metrics.udp_open.inc();
         let shared = Arc::new(Shared {
+            backend,
             endpoint,
             source,
             entry,
@@ -80,6 +82,11 @@ impl Session {
         });
         let answers = tokio::spawn(take_answers(Arc::clone(&shared), listener));
         Ok(Self { shared, answers })
+    }
+
+    /// The backend its endpoint belongs to.
+    pub(super) fn backend(&self) -> &Backend {
+        &self.shared.backend
     }
 
     /// The endpoint.

@@ -100,16 +100,22 @@ impl Proxy {
         self.applier.apply(&Update { upserts: Vec::new(), removals });
     }
 
-    fn apply(&mut self, resource: Resource) {
-        self.applier.apply(&Update { upserts: vec![Entry::new(resource)], removals: Vec::new() });
+    pub fn apply(&mut self, resource: Resource) {
+        self.apply_all([resource]);
+    }
+
+    /// In one update.
+    pub fn apply_all(&mut self, resources: impl IntoIterator<Item = Resource>) {
+        let upserts = resources.into_iter().map(Entry::new).collect();
+        self.applier.apply(&Update { upserts, removals: Vec::new() });
     }
 }
 
-fn id(name: &str) -> ServiceId {
+pub fn id(name: &str) -> ServiceId {
     ServiceId::new("shop", name)
 }
 
-fn endpoints_id(name: &str) -> EndpointsId {
+pub fn endpoints_id(name: &str) -> EndpointsId {
     EndpointsId { service: id(name), port: 80 }
 }
 
