@@ -25,6 +25,12 @@ pub const DEBUG_PORT: u16 = 9902;
 /// Path on the proxy's admin port that answers with a [`crate::status::ProxyStatus`] in JSON.
 pub const STATUS_PATH: &str = "/config-status";
 
+/// Path on the proxy's admin port that answers with [`crate::edges::ProxyEdges`] in JSON.
+pub const EDGES_PATH: &str = "/edges";
+
+/// Port of the operator's traffic metrics API (HTTPS), in its pod and on its Service. Only the API server calls it.
+pub const METRICS_API_PORT: u16 = 9444;
+
 /// Name of the `ServiceAccount` the proxies run as, in the operator's namespace.
 pub const PROXY_SERVICE_ACCOUNT: &str = "weft-proxy";
 

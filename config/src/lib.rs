@@ -1,6 +1,7 @@
 //! The contract between operator and proxy, and the only thing they know of each other.
 //!
 //! - [`access`]: who may send what to whom.
+//! - [`edges`]: what a proxy tells of who called whom.
 //! - [`expression`]: the language of circuit breakers.
 //! - [`model`]: the resources as plain Rust types, validated.
 //! - [`policy`]: what may be asked for the traffic of a port.
@@ -15,6 +16,7 @@
 
 pub mod access;
 pub mod contract;
+pub mod edges;
 pub mod expression;
 pub mod model;
 pub mod policy;

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/metrics` and what this proxy holds, on a port of its own.
+//! `/livez`, `/readyz`, `/metrics`, what this proxy holds and who called whom, on a port of its own.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use weft_config::contract::STATUS_PATH;
+use weft_config::contract::{EDGES_PATH, STATUS_PATH};
 use weft_config::status::ProxyStatus;
 
 use crate::listen::Listeners;
@@ -89,12 +89,10 @@ impl Admin {
                 let status = self.sync.status.load();
                 let status =
                     ProxyStatus { listen_ports: self.listeners.held_ports(), ..ProxyStatus::clone(&status) };
-                match serde_json::to_string(&status) {
-                    Ok(json) => answer(StatusCode::OK, "application/json", json),
-                    Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the status cannot be encoded\n"),
-                }
+                json(&status)
             }
-            _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /config-status\n"),
+            EDGES_PATH => json(&self.metrics.edges.read()),
+            _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /config-status /edges\n"),
         }
     }
 
@@ -106,6 +104,13 @@ impl Admin {
         } else {
             None
         }
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_string(value) {
+        Ok(json) => answer(StatusCode::OK, "application/json", json),
+        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be encoded\n"),
     }
 }
 

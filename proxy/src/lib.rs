@@ -2,7 +2,7 @@
 //!
 //! Data goes one way: [`sync`] receives resources, [`tables`] turns them into what a request needs, [`listen`] holds a
 //! socket for each port, [`http`] carries a request, [`tcp`] a connection, [`udp`] datagrams, [`balance`] picks the endpoint. [`drain`] is how it all ends,
-//! [`admin`], [`metrics`] and [`access_log`] are what people and Kubernetes see of it.
+//! [`admin`], [`metrics`], [`edges`] and [`access_log`] are what people, Kubernetes and the operator see of it.
 
 pub mod access;
 pub mod access_log;
@@ -10,6 +10,7 @@ pub mod admin;
 pub mod args;
 pub mod balance;
 pub mod drain;
+pub mod edges;
 pub mod http;
 pub mod listen;
 pub mod metrics;

@@ -90,6 +90,9 @@ async fn run(
     let (sync, view) = Sync::new(applier, Arc::clone(&listeners), Arc::clone(&metrics), &args.snapshot_dir);
 
     let (draining_set, draining) = watch::channel(false);
+    // Beside health, not traffic: a turn looks at every edge.
+    let edges = Arc::clone(&metrics.edges);
+    health.spawn(async move { edges.keep().await });
     let admin = Admin { sync: view, listeners: Arc::clone(&listeners), metrics, draining };
     let admin_listener = bind_admin(args.admin_port)?;
     health.spawn(admin.serve(admin_listener, workers));

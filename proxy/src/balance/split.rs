@@ -104,7 +104,7 @@ impl Share {
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
-    use weft_config::{Endpoints, Pattern};
+    use weft_config::{Endpoints, EndpointsId, Pattern, ServiceId};
 
     use super::*;
     use crate::balance::EndpointList;
@@ -112,7 +112,8 @@ mod tests {
     fn backend(endpoints: u8) -> Arc<Backend> {
         let ready = (0..endpoints).map(|i| ([10, 0, 0, i], 80).into()).collect();
         let list = EndpointList::new(&Endpoints { ready, ..Endpoints::default() }, &EndpointList::default());
-        let backend = Backend::default();
+        let id = EndpointsId { service: ServiceId::new("shop", "part"), port: 80 };
+        let backend = Backend::new(id);
         backend.endpoints.store(Arc::new(list));
         Arc::new(backend)
     }

@@ -25,6 +25,7 @@ use super::retry::{MOST_TRIES, is_idempotent};
 use super::screen;
 use crate::access::{Denied, What, admit};
 use crate::access_log::AccessLog;
+use crate::edges::Ended;
 use crate::listen::header_arrived;
 use crate::tables::Tables;
 
@@ -331,6 +332,16 @@ impl ProxyHttp for Phases {
         let (now, method) = (Instant::now(), &session.req_header().method);
         let took = now - request.began;
         target.port.metrics.answered(method, status, took);
+        if let Some(source) = request.source_ip() {
+            target.port.edges.count(Ended {
+                source,
+                port: &target.port,
+                backend: request.backend.as_deref(),
+                endpoint: request.endpoint.as_ref().map(|endpoint| endpoint.endpoint().address),
+                status,
+                took,
+            });
+        }
         if request.watched
             && let Some(breaker) = &target.http.breaker
         {

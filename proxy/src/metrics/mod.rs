@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use weft_config::ServiceId;
 
+use crate::edges::Edges;
 use crate::http::breaker::Breaker;
 
 use collect::PortCollector;
@@ -35,6 +36,8 @@ type Ports = Mutex<BTreeMap<(ServiceId, u16), Series>>;
 pub struct Metrics {
     registry: Registry,
     ports: Arc<Ports>,
+    /// Who calls whom.
+    pub edges: Arc<Edges>,
     /// Open downstream connections.
     pub connections: Gauge,
     /// Listen ports bound.
@@ -58,6 +61,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("weft_proxy"),
             ports: Arc::default(),
+            edges: Arc::default(),
             connections: Gauge::default(),
             listeners: Gauge::default(),
             resources: Gauge::default(),
@@ -83,6 +87,11 @@ impl Metrics {
         r.register("config_rejected", "Resources refused in their latest form", self.rejected.clone());
         r.register("config_connected", "1 while the stream to an operator is up", self.connected.clone());
         r.register("config_updates", "Updates applied", self.updates.clone());
+        r.register(
+            "edges_missed",
+            "Requests in no edge: there were too many edges",
+            self.edges.missed.clone(),
+        );
         r.register("snapshot_failures", "Failed writes of the snapshot", self.snapshot_failures.clone());
         r.register_with_unit(
             "config_last_update_timestamp",

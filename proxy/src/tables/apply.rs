@@ -125,7 +125,7 @@ impl Applier {
     }
 
     fn upsert_endpoints(&mut self, id: &EndpointsId, endpoints: &Endpoints) {
-        let backend = self.backends.entry(id.clone()).or_default();
+        let backend = self.backend(id);
         let list = EndpointList::new(endpoints, &backend.endpoints.load());
         backend.endpoints.store(Arc::new(list));
     }
@@ -197,11 +197,13 @@ impl Applier {
             traffic,
             timeouts: port.timeouts,
             metrics: self.metrics.port(service, port.port, breaker),
+            edges: Arc::clone(&self.metrics.edges),
         })
     }
 
     fn backend(&mut self, id: &EndpointsId) -> Arc<Backend> {
-        Arc::clone(self.backends.entry(id.clone()).or_default())
+        let new = || Arc::new(Backend::new(id.clone()));
+        Arc::clone(self.backends.entry(id.clone()).or_insert_with(new))
     }
 
     fn split(&mut self, split: &weft_config::Split) -> Split {

@@ -8,20 +8,30 @@ pub mod apply;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use weft_config::{Restriction, ServiceId, Timeouts};
+use weft_config::{EndpointsId, Restriction, ServiceId, Timeouts};
 
 use crate::access::Accounts;
 use crate::balance::EndpointList;
 use crate::balance::split::Split;
+use crate::edges::Edges;
 use crate::http::matching::Form;
 use crate::http::upstream::HttpPort;
 use crate::metrics::PortMetrics;
 
 /// The endpoints behind one port of a Service, swapped whole when they change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backend {
+    /// Whose endpoints they are.
+    pub id: Arc<EndpointsId>,
     /// The endpoints as they are now.
     pub endpoints: ArcSwap<EndpointList>,
+}
+
+impl Backend {
+    /// Without endpoints yet.
+    pub fn new(id: EndpointsId) -> Self {
+        Self { id: Arc::new(id), endpoints: ArcSwap::default() }
+    }
 }
 
 /// One port of one Service.
@@ -47,6 +57,8 @@ pub struct PortEntry {
     pub timeouts: Timeouts,
     /// Its series.
     pub metrics: Arc<PortMetrics>,
+    /// Who calls whom, of all ports.
+    pub edges: Arc<Edges>,
 }
 
 /// How a port is carried.
