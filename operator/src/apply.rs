@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -111,6 +111,18 @@ impl Writer {
         self.may(&object)?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let written = self.api::<K>(namespace).patch(name, &params, &Patch::Merge(patch)).await;
+        written.map_err(|source| WriteError::Api { object, source })
+    }
+
+    /// [`Writer::merge`] for what lies in no namespace.
+    pub async fn merge_cluster_wide<K>(&self, name: &str, patch: &Value) -> Result<K, WriteError>
+    where
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let object = format!("{} {name}", K::kind(&()));
+        self.may(&object)?;
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let written = Api::<K>::all(self.client.clone()).patch(name, &params, &Patch::Merge(patch)).await;
         written.map_err(|source| WriteError::Api { object, source })
     }
 

@@ -50,6 +50,12 @@ pub struct RunArgs {
     /// Port of /metrics, /livez and /readyz.
     #[arg(long, env = "WEFT_ADMIN_PORT", default_value_t = contract::ADMIN_PORT)]
     pub admin_port: u16,
+    /// Whether the traffic metrics API is served. Its APIService must be there, and the rights it takes.
+    #[arg(long, env = "WEFT_SMI_METRICS")]
+    pub smi_metrics: bool,
+    /// Port of the traffic metrics API.
+    #[arg(long, env = "WEFT_METRICS_API_PORT", default_value_t = contract::METRICS_API_PORT)]
+    pub metrics_api_port: u16,
     /// Port of the debug API, on the loopback address.
     #[arg(long, env = "WEFT_DEBUG_PORT", default_value_t = contract::DEBUG_PORT)]
     pub debug_port: u16,

@@ -26,6 +26,8 @@ pub struct Context {
     pub pod: Arc<str>,
     /// Image of the proxies, unless the MeshConfig names another.
     pub proxy_image: Arc<str>,
+    /// Whether the traffic metrics API is served.
+    pub smi_metrics: bool,
     /// The series.
     pub metrics: Arc<Metrics>,
 }

@@ -3,7 +3,7 @@
 //! Every replica watches ([`index`]), compiles ([`compile`]), publishes ([`publish`]) and serves ([`serve`]). The one that
 //! leads ([`lease`]) also writes ([`apply`]): [`reconcile`] starts and stops with the Lease. [`names`], [`ports`] and [`dns`]
 //! are the pure parts it decides with; [`smi`] says what the objects of the Service Mesh Interface mean, [`policies`] what they
-//! make of this cluster.
+//! make of this cluster, [`traffic`] what passed through it.
 
 pub mod annotations;
 pub mod apply;
@@ -21,3 +21,4 @@ pub mod publish;
 pub mod reconcile;
 pub mod serve;
 pub mod smi;
+pub mod traffic;

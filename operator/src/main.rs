@@ -83,6 +83,7 @@ async fn run(client: Client, namespace: String, args: RunArgs) -> Result<(), Fai
         namespace: namespace.as_str().into(),
         pod: args.pod_name.as_str().into(),
         proxy_image: args.proxy_image.as_str().into(),
+        smi_metrics: args.smi_metrics,
         metrics: Arc::new(Metrics::default()),
     };
 
@@ -95,6 +96,9 @@ async fn run(client: Client, namespace: String, args: RunArgs) -> Result<(), Fai
     let listener = serve::bind(args.admin_port).await?;
     tokio::spawn(serve::http::serve(listener, move |request| admin.answer(request)));
     tokio::spawn(serve::config_stream(ctx.clone(), args.config_port, serving_set));
+    if ctx.smi_metrics {
+        tokio::spawn(serve::traffic::serve(ctx.clone(), args.metrics_api_port));
+    }
     let leader = tokio::spawn(lead(ctx.clone(), leading));
     let election = {
         let (client, stopping) = (ctx.client.clone(), stopping.clone());

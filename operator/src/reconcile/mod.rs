@@ -4,6 +4,7 @@
 //! each Service in the mesh. Both write through [`crate::apply::Writer`] only. [`problems`] and [`findings`] [`tell`] people what
 //! became of what they asked for, by Events.
 
+pub mod apiservice;
 pub mod daemonset;
 pub mod dns;
 pub mod findings;
@@ -17,7 +18,7 @@ pub mod tell;
 use std::time::Duration;
 
 use crate::context::Context;
-use crate::serve::ca;
+use crate::serve::ca::{self, CaError};
 
 /// Reconciles until dropped.
 pub async fn run(ctx: Context) {
@@ -33,11 +34,16 @@ pub async fn run(ctx: Context) {
     );
 }
 
-/// The CA comes first: without it no proxy gets a configuration.
+/// The CA comes first: without it no proxy gets a configuration. What else trusts it is told of it.
 async fn keep_ca(ctx: &Context) {
     loop {
-        let wait = match ca::ensure(&ctx.client, &ctx.writer, &ctx.namespace).await {
-            Ok(_) => Duration::from_secs(300),
+        let kept = match ca::ensure(&ctx.client, &ctx.writer, &ctx.namespace).await {
+            Ok(ca) if ctx.smi_metrics => apiservice::ensure(ctx, &ca).await.map_err(CaError::from),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let wait = match kept {
+            Ok(()) => Duration::from_secs(300),
             Err(error) => {
                 tracing::warn!(%error, "the CA could not be kept");
                 Duration::from_secs(2)

@@ -1,14 +1,16 @@
-//! Asks every proxy pod what it holds, whichever replica serves its stream.
+//! Asks every proxy pod, at its admin port, what it holds, whichever replica serves its stream. [`crate::traffic`] asks them
+//! in the same way who called whom.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use weft_config::contract::{ADMIN_PORT, STATUS_PATH};
 use weft_config::status::ProxyStatus;
@@ -23,28 +25,41 @@ const AT_A_TIME: usize = 32;
 const LONGEST: usize = 4 << 20;
 
 /// One proxy and what it said; `None` when it did not answer.
-pub type Told = (ProxyPod, Option<ProxyStatus>);
+pub type Told<T = ProxyStatus> = (ProxyPod, Option<T>);
 
-/// Asks all of `pods`.
+/// Asks all of `pods` what they hold.
 pub async fn ask_all(pods: Vec<ProxyPod>) -> Vec<Told> {
-    let ask = |pod: ProxyPod| async move {
-        let told = tokio::time::timeout(PATIENCE, ask(pod.address)).await;
+    ask_each(pods, STATUS_PATH, LONGEST).collect().await
+}
+
+/// Asks each of `pods` for what is at `path`, in no order; an answer may have `longest` bytes.
+pub fn ask_each<T: DeserializeOwned>(
+    pods: Vec<ProxyPod>,
+    path: &'static str,
+    longest: usize,
+) -> impl Stream<Item = Told<T>> {
+    let ask = move |pod: ProxyPod| async move {
+        let told = tokio::time::timeout(PATIENCE, ask(pod.address, path, longest)).await;
         let told = told.map_err(Into::into).and_then(|told| told);
         let told = told
             .inspect_err(|error| tracing::debug!(node = pod.node, %error, "a proxy does not answer"))
             .ok();
         (pod, told)
     };
-    stream::iter(pods).map(ask).buffer_unordered(AT_A_TIME).collect().await
+    stream::iter(pods).map(ask).buffer_unordered(AT_A_TIME)
 }
 
-async fn ask(address: IpAddr) -> Result<ProxyStatus, Box<dyn std::error::Error + Send + Sync>> {
+async fn ask<T: DeserializeOwned>(
+    address: IpAddr,
+    path: &str,
+    longest: usize,
+) -> Result<T, Box<dyn std::error::Error + Send + Sync>> {
     let stream = TcpStream::connect(SocketAddr::new(address, ADMIN_PORT)).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(STATUS_PATH).header("host", "weft-proxy").body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header("host", "weft-proxy").body(Empty::<Bytes>::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
-        Limited::new(response.into_body(), LONGEST).collect().await
+        Limited::new(response.into_body(), longest).collect().await
     };
     tokio::select! {
         body = exchange => Ok(serde_json::from_slice(&body?.to_bytes())?),

@@ -1,4 +1,5 @@
-//! What this replica serves, leader or not: the config stream over TLS, the admin port and the debug API.
+//! What this replica serves, leader or not: the config stream over TLS, the traffic metrics API, the admin port and
+//! the debug API.
 
 pub mod admin;
 pub mod auth;
@@ -7,6 +8,7 @@ pub mod debug;
 pub mod http;
 pub mod metrics;
 pub mod stream;
+pub mod traffic;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -95,6 +95,11 @@ impl Objects {
         }
     }
 
+    /// All `TrafficSplit`s.
+    pub fn splits(&self) -> &All<TrafficSplit> {
+        &self.splits
+    }
+
     /// The splits of `namespace`. `None`: it has none.
     pub fn forest(&self, namespace: &str) -> Option<&Forest> {
         let forest = self.forests.get(namespace)?;

@@ -88,6 +88,7 @@ fn operator(client: kube::Client) -> Operator {
         publisher: Publisher::default(),
         namespace: "weft-system".into(),
         pod: "me".into(),
+        smi_metrics: false,
         proxy_image: "weft-proxy:test".into(),
         metrics: Arc::default(),
     };

@@ -1,0 +1,56 @@
+//! The `APIService` by which the API server knows our traffic metrics API. The chart makes it, and takes it away; only whom to trust
+//! is ours to say, since the CA is made here.
+
+use k8s_openapi::ByteString;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::Api;
+use serde_json::{Value, json};
+use weft_config::contract::OPERATOR_SERVICE;
+
+use crate::apply::WriteError;
+use crate::context::Context;
+use crate::serve::ca::Pair;
+
+/// Its name, which Kubernetes wants to be made of version and group.
+const NAME: &str = "v1alpha1.metrics.smi-spec.io";
+
+/// Writes the CA's certificate into the `APIService`, unless it is there.
+pub async fn ensure(ctx: &Context, ca: &Pair) -> Result<(), WriteError> {
+    let live = Api::<APIService>::all(ctx.client.clone()).get_opt(NAME).await;
+    let live = live.map_err(|source| WriteError::Api { object: format!("APIService {NAME}"), source })?;
+    if let Some(patch) = live.and_then(|live| patch(&live, ca, &ctx.namespace)) {
+        ctx.writer.merge_cluster_wide::<APIService>(NAME, &patch).await?;
+        tracing::info!("told the API server how to trust the traffic metrics API");
+    }
+    Ok(())
+}
+
+/// What is to be written. `None`: nothing; it is so already, or the API is another mesh's.
+fn patch(live: &APIService, ca: &Pair, namespace: &str) -> Option<Value> {
+    let spec = live.spec.as_ref()?;
+    let service = spec.service.as_ref()?;
+    let ours =
+        service.name.as_deref() == Some(OPERATOR_SERVICE) && service.namespace.as_deref() == Some(namespace);
+    let bundle = ByteString(ca.certificate.as_bytes().to_vec());
+    (ours && spec.ca_bundle.as_ref() != Some(&bundle)).then(|| json!({"spec": {"caBundle": bundle}}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundle_is_written_once_and_only_into_ours() {
+        let ca = Pair { certificate: "PEM".into(), key: String::new() };
+        let service = |namespace: &str, bundle: Value| {
+            let spec = json!({"group": "metrics.smi-spec.io", "version": "v1alpha1", "groupPriorityMinimum": 100, "versionPriority": 100,
+                "service": {"name": "weft-operator", "namespace": namespace}, "caBundle": bundle});
+            serde_json::from_value::<APIService>(json!({"metadata": {"name": NAME}, "spec": spec})).unwrap()
+        };
+        let written = patch(&service("weft-system", Value::Null), &ca, "weft-system").unwrap();
+        assert_eq!(written, json!({"spec": {"caBundle": "UEVN"}}));
+        assert_eq!(patch(&service("weft-system", json!("UEVN")), &ca, "weft-system"), None);
+        assert!(patch(&service("weft-system", json!("T0xE")), &ca, "weft-system").is_some(), "another CA");
+        assert_eq!(patch(&service("other", Value::Null), &ca, "weft-system"), None);
+    }
+}
