@@ -10,6 +10,7 @@
 )]
 #![allow(clippy::duplicated_attributes, reason = "printer columns are alike in parts")]
 
+mod access;
 mod defaults;
 mod proxy;
 mod rules;
@@ -19,9 +20,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use access::AccessControl;
 pub use defaults::{CircuitBreaker, Defaults, RateLimit, Retry, Timeouts, TrafficType};
 pub use proxy::{AccessLog, Drain, ImagePullPolicy, LogFormat, LogLevel, PortRange, Proxy};
-pub use status::{MeshConfigStatus, PortCounts, ProxyCounts};
+pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, SmiCounts};
 
 /// The mesh as it should be. Every field has a default; `spec: {}` is a complete mesh.
 #[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -121,6 +123,16 @@ pub struct MeshConfigSpec {
     /// What holds for every Service whose annotations do not say otherwise.
     pub defaults: Defaults,
 
+    /// Who may call what through the mesh. Disabled: everybody everything. Enforced: nothing passes but what a
+    /// TrafficTarget of the Service Mesh Interface allows. Names that bypass the mesh are not concerned: that takes
+    /// a NetworkPolicy.
+    pub access_control: AccessControl,
+
+    /// The status with which an HTTP request is answered that no TrafficTarget allows: 403, or 404, which does not
+    /// tell that there is something to be called.
+    #[schemars(extend("enum" = [403, 404]))]
+    pub denied_status: u16,
+
     /// The proxies, one on every node.
     pub proxy: Proxy,
 
@@ -136,6 +148,8 @@ impl Default for MeshConfigSpec {
             namespaces: Namespaces::default(),
             default_traffic_type: TrafficType::default(),
             defaults: Defaults::default(),
+            access_control: AccessControl::default(),
+            denied_status: access::FORBIDDEN,
             proxy: Proxy::default(),
             dns: Dns::default(),
         }

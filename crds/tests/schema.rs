@@ -55,6 +55,19 @@ fn the_chart_carries_the_crd_of_these_types() {
 }
 
 #[test]
+fn the_chart_carries_the_definitions_of_the_service_mesh_interface() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/weft/files/smi-crds.yaml");
+    let in_chart = std::fs::read_to_string(path).unwrap();
+    assert!(in_chart == weft_crds::smi::crds_yaml().unwrap(), "{path} is out of date: run 'make generate'");
+}
+
+#[test]
+fn a_denied_status_is_one_of_two() {
+    let status = &schema()["properties"]["spec"]["properties"]["deniedStatus"];
+    assert_eq!((&status["enum"], &status["default"]), (&json!([403, 404]), &json!(403)), "{status}");
+}
+
+#[test]
 fn every_field_is_described() {
     let mut missing = Vec::new();
     walk("", &schema(), &mut |path, schema| {

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weft_config::{Endpoints, EndpointsId, Entry, Port, Resource, Service};
+use weft_config::{Endpoints, EndpointsId, Entry, Port, Resource, Service, Split};
 
 use crate::annotations::{self, Problem, Settings};
 use crate::index::facts::{ServiceFacts, ServicePort, ShadowFacts, SliceFacts};
+use crate::index::scope::Scope;
 
 /// What became of one Service.
 #[derive(Debug, Default)]
@@ -20,15 +21,18 @@ pub struct Compiled {
     pub problems: Vec<Problem>,
 }
 
-/// The resources of one Service: itself, and the endpoints of each of its ports. `defaults` hold where it asks for nothing.
+/// The resources of one Service: itself, and the endpoints of each of its ports. `scope` says what holds where it asks for
+/// nothing and whether access is restricted, `splits` how the traffic of its ports is divided.
 ///
 /// A port is carried once the shadow Service records a listen port for it. While it records none there is nothing.
 pub fn service(
     service: &ServiceFacts,
     slices: &[Arc<SliceFacts>],
     shadow: Option<&ShadowFacts>,
-    defaults: &Settings,
+    scope: &Scope,
+    mut splits: BTreeMap<u16, Split>,
 ) -> Compiled {
+    let defaults = &*scope.defaults();
     let listen_port = |port: u16| {
         let recorded = shadow?.ports.iter().find(|(number, _)| *number == port);
         recorded.map(|(_, listen_port)| *listen_port)
@@ -47,8 +51,8 @@ pub fn service(
             traffic: traffic.clone(),
             timeouts,
             endpoints: id.clone(),
-            split: None,
-            restriction: None,
+            split: splits.remove(&port.port),
+            restriction: scope.restriction(),
         });
         entries.push(Entry::new(Resource::Endpoints(id, endpoints(port, service.ipv6, slices))));
     }
@@ -121,7 +125,7 @@ mod tests {
             }
         }
         let mut text = String::new();
-        let compiled = service(&facts.unwrap(), &slices, shadow.as_ref(), &Settings::default());
+        let compiled = service(&facts.unwrap(), &slices, shadow.as_ref(), &Scope::default(), BTreeMap::new());
         for problem in &compiled.problems {
             let _ = writeln!(text, "Problem: {problem}");
         }

@@ -2,7 +2,8 @@
 //!
 //! Every replica watches ([`index`]), compiles ([`compile`]), publishes ([`publish`]) and serves ([`serve`]). The one that
 //! leads ([`lease`]) also writes ([`apply`]): [`reconcile`] starts and stops with the Lease. [`names`], [`ports`] and [`dns`]
-//! are the pure parts it decides with; [`smi`] is what the Service Mesh Interface will add.
+//! are the pure parts it decides with; [`smi`] says what the objects of the Service Mesh Interface mean, [`policies`] what they
+//! make of this cluster.
 
 pub mod annotations;
 pub mod apply;
@@ -14,6 +15,7 @@ pub mod dns;
 pub mod index;
 pub mod lease;
 pub mod names;
+pub mod policies;
 pub mod ports;
 pub mod publish;
 pub mod reconcile;

@@ -1,16 +1,18 @@
-//! The configuration as all proxies should hold it: kept in step with the index, one Service at a time, and offered to the
-//! streams as what changed since they last looked.
+//! The configuration as all proxies should hold it: kept in step with the index, one owner of resources at a time, and offered
+//! to the streams as what changed since they last looked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use tokio::sync::watch;
-use weft_config::{Entry, ResourceKey, ResourceSet, ServiceId, Update};
+use weft_config::{AccountId, Entry, ResourceKey, ResourceSet, ServiceId, Update};
 
 use crate::annotations::Problem;
 use crate::compile::{self, Compiled};
 use crate::index::Index;
+use crate::index::changes::{About, Changed};
+use crate::policies;
 use crate::serve::metrics::Metrics;
 
 /// How many versions back a stream can be told what changed; a proxy further behind reconnects and gets the difference to what
@@ -26,10 +28,21 @@ pub struct Publisher {
     version: watch::Sender<u64>,
 }
 
+/// Whose resources are replaced together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A Service: itself and its endpoints.
+    Service(ServiceId),
+    /// An account: who runs as it.
+    Account(AccountId),
+    /// All policies together: what may be sent to whom.
+    Policies,
+}
+
 #[derive(Default)]
 struct State {
     set: ResourceSet,
-    by_service: HashMap<ServiceId, BTreeSet<ResourceKey>>,
+    by_owner: HashMap<Owner, BTreeSet<ResourceKey>>,
     /// What was asked for and could not be understood.
     problems: BTreeMap<ServiceId, Vec<Problem>>,
     version: u64,
@@ -70,41 +83,33 @@ impl Publisher {
     /// Follows `index` for ever. Publishes nothing before the index is complete: a proxy would take what is missing for gone.
     pub async fn run(self, index: Index, metrics: Arc<Metrics>) {
         index.synced().await;
-        let changes = index.changes();
+        let changes = index.changes(About::Everything);
         loop {
-            let concerned = changes.next().await;
+            let changed = changes.next().await;
             let began = Instant::now();
-            let defaults = index.defaults();
-            let compiled = concerned.into_iter().map(|id| {
-                let compiled = match index.meshed(&id) {
-                    Some(service) => {
-                        let shadow = index.shadow(&id);
-                        compile::service(&service, &index.slices(&id), shadow.as_deref(), &defaults)
-                    }
-                    None => compile::Compiled::default(),
-                };
-                (id, compiled)
-            });
-            self.publish(compiled.collect());
+            self.publish(compile(&index, changed));
             metrics.compile.observe(began.elapsed().as_secs_f64());
         }
     }
 
-    /// Replaces the resources of the given Services. The first call publishes even when it changes nothing.
-    pub fn publish(&self, services: Vec<(ServiceId, Compiled)>) {
+    /// Replaces the resources of the given owners, at once for whoever looks. The first call publishes even when it changes
+    /// nothing.
+    pub fn publish(&self, compiled: Vec<(Owner, Compiled)>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let mut changed = BTreeSet::new();
-        for (id, Compiled { entries, problems }) in services {
-            if problems.is_empty() {
-                state.problems.remove(&id);
-            } else {
-                state.problems.insert(id.clone(), problems);
+        for (owner, Compiled { entries, problems }) in compiled {
+            if let Owner::Service(id) = &owner {
+                if problems.is_empty() {
+                    state.problems.remove(id);
+                } else {
+                    state.problems.insert(id.clone(), problems);
+                }
             }
             let keys: BTreeSet<_> = entries.iter().map(|entry| entry.resource.key()).collect();
             let before = if keys.is_empty() {
-                state.by_service.remove(&id)
+                state.by_owner.remove(&owner)
             } else {
-                state.by_service.insert(id, keys.clone())
+                state.by_owner.insert(owner, keys.clone())
             };
             for key in before.unwrap_or_default().difference(&keys) {
                 state.set.remove(key);
@@ -174,6 +179,30 @@ impl Publisher {
     }
 }
 
+/// Compiles what `changed` concerns.
+fn compile(index: &Index, changed: Changed) -> Vec<(Owner, Compiled)> {
+    let scope = index.scope();
+    let service = |id: ServiceId| {
+        let compiled = index.meshed(&id).map(|service| {
+            let (slices, shadow) = (index.slices(&id), index.shadow(&id));
+            let splits = policies::splits(index, &service);
+            compile::service(&service, &slices, shadow.as_deref(), &scope, splits)
+        });
+        (Owner::Service(id), compiled.unwrap_or_default())
+    };
+    let compiled = |entries| Compiled { entries, problems: Vec::new() };
+    let account = |account: AccountId| {
+        let entries = policies::identity(index, &account);
+        (Owner::Account(account), compiled(entries))
+    };
+    let services = changed.services.into_iter().map(service);
+    let mut all: Vec<_> = services.chain(changed.accounts.into_iter().map(account)).collect();
+    if changed.policies {
+        all.push((Owner::Policies, compiled(policies::access(index))));
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -183,6 +212,10 @@ mod tests {
 
     fn service(i: u8) -> ServiceId {
         ServiceId::new("ns", format!("s{i}"))
+    }
+
+    fn owner(i: u8) -> Owner {
+        Owner::Service(service(i))
     }
 
     /// Service `i` with `ports` ports of `ready` endpoints each.
@@ -205,7 +238,7 @@ mod tests {
             let mut held = ResourceSet::default();
             let mut at = 0;
             for (i, ports, ready, look) in steps {
-                publisher.publish(vec![(service(i), entries(i, ports, ready))]);
+                publisher.publish(vec![(owner(i), entries(i, ports, ready))]);
                 if look {
                     let change = publisher.since(at).unwrap();
                     held.apply(&change.update);
@@ -224,7 +257,7 @@ mod tests {
     fn what_is_too_long_ago_is_not_guessed() {
         let publisher = Publisher::default();
         for i in 0..=REMEMBERED {
-            publisher.publish(vec![(service(1), entries(1, 1, u8::from(i % 2 == 0)))]);
+            publisher.publish(vec![(owner(1), entries(1, 1, u8::from(i % 2 == 0)))]);
         }
         assert!(publisher.since(0).is_none());
         assert!(publisher.since(1).is_some());
@@ -236,7 +269,7 @@ mod tests {
         let publisher = Publisher::default();
         let ports = u16::try_from(REMEMBERED_KEYS / 2 + 1).unwrap();
         for ready in 0..4 {
-            publisher.publish(vec![(service(1), entries(1, ports, ready))]);
+            publisher.publish(vec![(owner(1), entries(1, ports, ready))]);
         }
         assert!(publisher.since(2).is_none());
         let last = publisher.since(3).unwrap();
@@ -249,20 +282,14 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_published_before_every_watch_has_its_list() {
-        use crate::index::watch::{Kind, MeshKind, ServiceKind, SliceKind, follow};
-        use kube::runtime::watcher::Event;
-
-        async fn listed<K: Kind>(index: &Index) {
-            follow::<K>(index.clone(), futures::stream::iter([Ok(Event::Init), Ok(Event::InitDone)])).await;
-        }
         let index = Index::new("weft-system");
         let publisher = Publisher::default();
         let mut run = Box::pin(publisher.clone().run(index.clone(), Arc::default()));
-        listed::<ServiceKind>(&index).await;
-        listed::<SliceKind>(&index).await;
-        assert!(futures::poll!(&mut run).is_pending());
-        assert_eq!(*publisher.versions().borrow(), 0, "there may be Services that were not listed yet");
-        listed::<MeshKind>(&index).await;
+        for kind in index.awaited() {
+            assert!(futures::poll!(&mut run).is_pending());
+            assert_eq!(*publisher.versions().borrow(), 0, "there may be {kind}s that were not listed yet");
+            index.listed(kind);
+        }
         assert!(futures::poll!(&mut run).is_pending());
         assert_eq!(*publisher.versions().borrow(), 1, "complete, and empty");
     }
@@ -272,8 +299,8 @@ mod tests {
         let publisher = Publisher::default();
         publisher.publish(vec![]);
         assert_eq!(*publisher.versions().borrow(), 1, "the first says: complete");
-        publisher.publish(vec![(service(1), entries(1, 1, 1))]);
-        publisher.publish(vec![(service(1), entries(1, 1, 1))]);
+        publisher.publish(vec![(owner(1), entries(1, 1, 1))]);
+        publisher.publish(vec![(owner(1), entries(1, 1, 1))]);
         assert_eq!(*publisher.versions().borrow(), 2);
     }
 }

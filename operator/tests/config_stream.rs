@@ -23,7 +23,7 @@ use weft_config::wire::v1::config_discovery_client::ConfigDiscoveryClient;
 use weft_config::wire::v1::{self, proxy_message::Message};
 use weft_config::{Endpoints, EndpointsId, Entry, Resource, ResourceKey, ServiceId};
 use weft_operator::compile::Compiled;
-use weft_operator::publish::Publisher;
+use weft_operator::publish::{Owner, Publisher};
 use weft_operator::serve::ca;
 use weft_operator::serve::metrics::Metrics;
 use weft_operator::serve::stream::ConfigServer;
@@ -39,6 +39,10 @@ async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 /// The API server's part: `TokenReview`.
+fn owner(name: &str) -> Owner {
+    Owner::Service(ServiceId::new("shop", name))
+}
+
 fn review(token: &str) -> Value {
     let user = |name: &str| json!({"username": name, "extra": {"authentication.kubernetes.io/node-name": ["node1"]}});
     let proxy = user("system:serviceaccount:weft-system:weft-proxy");
@@ -124,7 +128,7 @@ impl Operator {
 
     /// Publishes Service `name` with `ready` endpoints.
     fn publish(&self, name: &str, ready: u8) {
-        self.publisher.publish(vec![(ServiceId::new("shop", name), compiled(vec![entry(name, ready)]))]);
+        self.publisher.publish(vec![(owner(name), compiled(vec![entry(name, ready)]))]);
     }
 }
 
@@ -185,7 +189,7 @@ async fn a_proxy_is_sent_what_it_lacks_and_then_each_change() {
         operator.publish(name, 1);
     }
     operator.publish("pay", 2);
-    operator.publisher.publish(vec![(ServiceId::new("shop", "old"), compiled(vec![]))]);
+    operator.publisher.publish(vec![(owner("old"), compiled(vec![]))]);
 
     let holds = [entry("cart", 1), entry("pay", 1), entry("old", 1)].iter().map(held).collect();
     let mut proxy = operator.connect(Some("proxy"), "node1", holds).await.unwrap();
@@ -204,7 +208,7 @@ async fn a_proxy_is_sent_what_it_lacks_and_then_each_change() {
     operator.publish("pay", 4);
     operator.publish("pay", 5);
     operator.publish("gone", 1);
-    operator.publisher.publish(vec![(ServiceId::new("shop", "gone"), compiled(vec![]))]);
+    operator.publisher.publish(vec![(owner("gone"), compiled(vec![]))]);
     assert_eq!(operator.metrics.unacknowledged.get(), 1);
     let key = v1::ResourceKey::from(&ResourceKey::Service(ServiceId::new("shop", "cart")));
     let rejection = v1::Rejection { key: Some(key), reason: "no".into() };

@@ -33,6 +33,10 @@ pub struct MeshConfigStatus {
     /// The proxies.
     pub proxies: ProxyCounts,
 
+    /// Objects of the Service Mesh Interface in the namespaces of the mesh. Each is told by an Event what became of
+    /// it.
+    pub smi: SmiCounts,
+
     /// Version of the operator that serves this MeshConfig.
     pub version: String,
 }
@@ -45,6 +49,18 @@ pub struct PortCounts {
     pub used: u32,
     /// Ports left in spec.proxy.listenPorts.
     pub free: u32,
+}
+
+/// Objects of the Service Mesh Interface, by what became of them.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SmiCounts {
+    /// Objects that are in force as they are written.
+    pub accepted: u32,
+    /// Objects of which a part cannot be used; the rest is in force.
+    pub partly_applied: u32,
+    /// Objects of which nothing is in force.
+    pub rejected: u32,
 }
 
 /// Counts of the proxies.

@@ -122,6 +122,11 @@ pub fn carried<'a>(service: &'a ServiceFacts, defaults: &Settings) -> impl Itera
     service.ports.iter().filter(move |port| port.udp == udp)
 }
 
+/// Whether the ports of `service` are carried as HTTP.
+pub fn is_http(service: &ServiceFacts, defaults: &Settings) -> bool {
+    traffic_type::of(service, defaults) == TrafficType::Http
+}
+
 /// An annotation that cannot be used, for people.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {

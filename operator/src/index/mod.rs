@@ -1,30 +1,42 @@
 //! What the operator knows of the cluster: compact facts of the objects it watches, nothing more.
 //!
 //! ```text
-//! Service ──┐                      ┌─ services:  ServiceId → ServiceFacts (users' and our own)
-//! (shadow) ─┤ watch   facts        ├─ shadows:   its own name → ShadowFacts
-//! Slice ────┼───────▶ ────────────▶┼─ slices:    ServiceId → name → SliceFacts
-//! MeshConfig┘                      └─ meshes:    the active one decides the scope
+//! Service ──┐                      ┌─ services:   ServiceId → ServiceFacts (users' and our own)
+//! (shadow) ─┤ watch   facts        ├─ shadows:    its own name → ShadowFacts
+//! Slice ────┼───────▶ ────────────▶┼─ slices:     ServiceId → name → SliceFacts
+//! Pod ──────┤                      ├─ identities: account ↔ address, from PodFacts
+//! SMI ──────┤                      ├─ smi:        TrafficSplits, TrafficTargets and routes, as they were read
+//! MeshConfig┘                      └─ meshes:     the active one decides the scope
 //! ```
 //!
-//! Every change names the Services it concerns; subscribers get them coalesced. [`watch`] fills it.
+//! Every change says what it concerns; subscribers get that coalesced ([`changes`]). [`watch`] fills the index.
 
+pub mod changes;
 pub mod facts;
+mod identities;
+pub(crate) mod kinds;
+pub mod pods;
 pub mod scope;
+mod smi;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, watch as watch_channel};
-use weft_config::ServiceId;
+use tokio::sync::watch as watch_channel;
 use weft_config::contract::PROXY_SERVICE_ACCOUNT;
+use weft_config::{AccountId, Identity, ServiceId};
 use weft_crds::MeshConfig;
+use weft_crds::smi::KINDS;
 
 use crate::annotations::Settings;
 use crate::names::ShadowName;
+use crate::smi::{Name, Objects};
+use changes::{About, Changed, Changes, Subscriber};
 use facts::{ServiceFacts, ShadowFacts, SliceFacts};
+use identities::Identities;
+use pods::PodFacts;
 use scope::Scope;
 
 /// Shared by all tasks; cloning is cheap.
@@ -32,7 +44,8 @@ use scope::Scope;
 pub struct Index {
     namespace: Arc<str>,
     state: Arc<Mutex<State>>,
-    synced: watch_channel::Sender<u8>,
+    /// The kinds whose first full list is still to come.
+    awaited: watch_channel::Sender<BTreeSet<&'static str>>,
     mesh: watch_channel::Sender<Option<Arc<MeshConfig>>>,
 }
 
@@ -46,20 +59,13 @@ pub(crate) struct State {
     slices: HashMap<ServiceId, BTreeMap<Arc<str>, Arc<SliceFacts>>>,
     /// The Service of each slice, by the slice's namespace and name: labels can be edited.
     slice_services: HashMap<ServiceId, ServiceId>,
+    pods: HashMap<Name, Arc<PodFacts>>,
+    identities: Identities,
+    smi: Arc<Objects>,
     meshes: BTreeMap<(String, String), Arc<MeshConfig>>,
-    scope: Scope,
+    scope: Arc<Scope>,
     subscribers: Vec<Arc<Subscriber>>,
 }
-
-#[derive(Default)]
-struct Subscriber {
-    /// `None`: nothing since the last look.
-    changed: Mutex<Option<BTreeSet<ServiceId>>>,
-    wake: Notify,
-}
-
-/// The Services that changed since the last look.
-pub struct Changes(Arc<Subscriber>);
 
 /// One proxy pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +78,8 @@ pub struct ProxyPod {
     pub ready: bool,
 }
 
-/// The watches whose first full list counts towards [`Index::synced`].
-const WATCHES: u8 = 3;
+/// The watches whose first full list counts towards [`Index::synced`], besides those of the Service Mesh Interface.
+const WATCHES: [&str; 4] = ["Service", "EndpointSlice", "Pod", "MeshConfig"];
 
 impl Index {
     /// Empty; the mesh is the one of `namespace`.
@@ -82,7 +88,9 @@ impl Index {
         Self {
             namespace: namespace.into(),
             state: Arc::new(Mutex::new(state)),
-            synced: watch_channel::Sender::new(0),
+            awaited: watch_channel::Sender::new(
+                WATCHES.into_iter().chain(KINDS.map(|kind| kind.kind)).collect(),
+            ),
             mesh: watch_channel::Sender::new(None),
         }
     }
@@ -92,15 +100,21 @@ impl Index {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when every watch has had its first full list. Nothing may be concluded from what is absent before.
+    /// Returns when every watch has had its first full list; a kind that the cluster does not know counts as an empty one.
+    /// Nothing may be concluded from what is absent before: a policy that is not known yet would deny or misroute.
     pub async fn synced(&self) {
         // The sender lives in self: waiting cannot fail.
-        let _ = self.synced.subscribe().wait_for(|done| *done >= WATCHES).await;
+        let _ = self.awaited.subscribe().wait_for(BTreeSet::is_empty).await;
     }
 
-    /// Whether [`Index::synced`] would return at once.
-    pub fn is_synced(&self) -> bool {
-        *self.synced.borrow() >= WATCHES
+    /// The kinds [`Index::synced`] waits for.
+    pub fn awaited(&self) -> BTreeSet<&'static str> {
+        self.awaited.borrow().clone()
+    }
+
+    /// All there is of `kind` is known.
+    pub(crate) fn listed(&self, kind: &'static str) {
+        self.awaited.send_if_modified(|awaited| awaited.remove(kind));
     }
 
     /// The active MeshConfig, as it changes.
@@ -119,9 +133,29 @@ impl Index {
         state.services.get(id).filter(|service| state.scope.includes(service)).cloned()
     }
 
+    /// What the active MeshConfig says of all Services.
+    pub fn scope(&self) -> Arc<Scope> {
+        Arc::clone(&self.lock().scope)
+    }
+
     /// What holds for Services that ask for nothing.
     pub fn defaults(&self) -> Arc<Settings> {
         self.lock().scope.defaults()
+    }
+
+    /// The objects of the Service Mesh Interface.
+    pub fn smi(&self) -> Arc<Objects> {
+        Arc::clone(&self.lock().smi)
+    }
+
+    /// The addresses of those who run as `account`.
+    pub fn identity(&self, account: &AccountId) -> Identity {
+        self.lock().identities.get(account)
+    }
+
+    /// All pods, in no order.
+    pub fn pods(&self) -> Vec<Arc<PodFacts>> {
+        self.lock().pods.values().cloned().collect()
     }
 
     /// The names of all Services in the mesh, sorted.
@@ -168,28 +202,31 @@ impl Index {
         pods
     }
 
-    /// Subscribes to changes; the first look gives every Service there is or has a shadow, at once even when there is none.
-    pub fn changes(&self) -> Changes {
-        let subscriber = Arc::new(Subscriber::default());
+    /// Subscribes to changes; the first look gives all there is, every Service that only has a shadow among them, at once
+    /// even when there is nothing.
+    pub fn changes(&self, about: About) -> Changes {
         let mut state = self.lock();
-        subscriber.note(state.everything());
+        let subscriber = Subscriber::new(about, &state.everything());
         state.subscribers.push(Arc::clone(&subscriber));
         Changes(subscriber)
     }
 
-    fn note(state: &mut State, ids: &(impl IntoIterator<Item = ServiceId> + Clone)) {
+    fn note(state: &mut State, changed: &Changed) {
+        if changed.is_empty() {
+            return;
+        }
         // A subscriber that only the index still knows has been dropped.
         state.subscribers.retain(|subscriber| Arc::strong_count(subscriber) > 1);
         for subscriber in &state.subscribers {
-            subscriber.note(ids.clone());
+            subscriber.note(changed);
         }
     }
 
     fn update_mesh(&self, state: &mut State) {
         let active = scope::active(state.meshes.values(), &self.namespace).cloned();
         let scope = Scope::new(active.as_deref(), &self.namespace);
-        if scope != state.scope {
-            state.scope = scope;
+        if scope != *state.scope {
+            state.scope = Arc::new(scope);
             let everything = state.everything();
             Self::note(state, &everything);
         }
@@ -202,28 +239,12 @@ impl Index {
 }
 
 impl State {
-    fn everything(&self) -> BTreeSet<ServiceId> {
+    fn everything(&self) -> Changed {
         let shadowed = self.shadows.values().map(|shadow| &shadow.service);
-        self.services.keys().chain(shadowed).cloned().collect()
-    }
-}
-
-impl Subscriber {
-    fn note(&self, ids: impl IntoIterator<Item = ServiceId>) {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().extend(ids);
-        self.wake.notify_one();
-    }
-}
-
-impl Changes {
-    /// Waits until something changed and returns all of it. Cancelling loses nothing.
-    pub async fn next(&self) -> BTreeSet<ServiceId> {
-        loop {
-            let changed = std::mem::take(&mut *self.0.changed.lock().unwrap_or_else(PoisonError::into_inner));
-            if let Some(changed) = changed {
-                return changed;
-            }
-            self.0.wake.notified().await;
+        Changed {
+            services: self.services.keys().chain(shadowed).cloned().collect(),
+            accounts: self.identities.accounts().cloned().collect(),
+            policies: true,
         }
     }
 }

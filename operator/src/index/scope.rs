@@ -1,10 +1,12 @@
-//! Which MeshConfig is active, which Services are in the mesh and what holds for those that ask for nothing. Pure.
+//! Which MeshConfig is active, which Services are in the mesh and what holds for all of them. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::ResourceExt;
+use weft_config::Restriction;
 use weft_crds::MeshConfig;
+use weft_crds::meshconfig::AccessControl;
 
 use super::facts::ServiceFacts;
 use crate::annotations::{self, Settings};
@@ -26,6 +28,7 @@ pub fn active<'a>(
 pub struct Scope {
     mesh: Option<Filter>,
     defaults: Arc<Settings>,
+    restriction: Option<Restriction>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +47,24 @@ impl Scope {
             ignore: mesh.spec.namespaces.ignore.iter().cloned().collect(),
         };
         let defaults = mesh.map(|mesh| Settings::of_mesh(&mesh.spec).0).unwrap_or_default();
-        Self { mesh: mesh.map(filter), defaults: Arc::new(defaults) }
+        let enforced = mesh.filter(|mesh| mesh.spec.access_control == AccessControl::Enforced);
+        let restriction = enforced.map(|mesh| Restriction { denied_status: mesh.spec.denied_status });
+        Self { mesh: mesh.map(filter), defaults: Arc::new(defaults), restriction }
+    }
+
+    /// Access control, when it is enforced.
+    pub fn restriction(&self) -> Option<Restriction> {
+        self.restriction
+    }
+
+    /// Whether what lies in `namespace` can be in the mesh.
+    pub fn covers(&self, namespace: &str) -> bool {
+        self.mesh.as_ref().is_some_and(|filter| {
+            namespace != NEVER
+                && namespace != filter.own
+                && (filter.watch.is_empty() || filter.watch.contains(namespace))
+                && !filter.ignore.contains(namespace)
+        })
     }
 
     /// What holds for Services that ask for nothing.
@@ -54,16 +74,12 @@ impl Scope {
 
     /// Whether `service` is in the mesh. `ExternalName` Services are not: they are names, there is nothing to carry to.
     pub fn includes(&self, service: &ServiceFacts) -> bool {
-        let Some(filter) = &self.mesh else { return false };
         let (namespace, name) = (&*service.id.namespace, &*service.id.name);
         let kubernetes = namespace == "default" && name == "kubernetes";
-        namespace != NEVER
-            && namespace != filter.own
+        self.covers(namespace)
             && !kubernetes
             && !service.external_name
             && annotations::carried(service, &self.defaults).next().is_some()
-            && (filter.watch.is_empty() || filter.watch.contains(namespace))
-            && !filter.ignore.contains(namespace)
     }
 }
 

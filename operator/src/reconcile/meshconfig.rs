@@ -19,11 +19,13 @@ use serde_json::{Value, json};
 use weft_crds::meshconfig::DnsProvider;
 use weft_crds::{MeshConfig, MeshConfigStatus};
 
+use super::findings::Findings;
 use super::shadow::Shadows;
 use super::{daemonset, dns, proxies, status};
 use crate::annotations::Settings;
 use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
+use crate::index::changes::About;
 
 /// Keeps a MeshConfig until what lies outside of its namespace's garbage collection is gone.
 const FINALIZER: &str = "weft.mesh/cleanup";
@@ -55,6 +57,7 @@ enum ReconcileError {
 struct Reconciler {
     ctx: Context,
     shadows: Shadows,
+    findings: Findings,
     recorder: Recorder,
     /// Reconciliations that failed, one after the other.
     failures: Arc<AtomicU32>,
@@ -64,21 +67,22 @@ struct Reconciler {
 }
 
 /// Reconciles until dropped.
-pub async fn run(ctx: Context, shadows: Shadows) {
+pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
     let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(ctx.pod.to_string()) };
     let recorder = Recorder::new(ctx.client.clone(), reporter);
     let client = ctx.client.clone();
     let in_ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=weft-operator");
     let index = ctx.index.clone();
     let to_active = move |_: ConfigMap| index.mesh().borrow().as_deref().map(ObjectRef::from_obj);
-    let noticed = (ctx.index.changes(), shadows.watch_counts());
-    let changes = stream::unfold(noticed, |(changes, mut counts)| async move {
+    let noticed = (ctx.index.changes(About::Services), shadows.watch_counts(), findings.watch_counts());
+    let changes = stream::unfold(noticed, |(changes, mut counts, mut found)| async move {
         tokio::select! {
             _ = changes.next() => {}
             changed = counts.changed() => changed.ok()?,
+            changed = found.changed() => changed.ok()?,
         }
         tokio::time::sleep(GATHER).await;
-        Some(((), (changes, counts)))
+        Some(((), (changes, counts, found)))
     });
     let namespace = ctx.namespace.to_string();
     let mut controller = Controller::new(Api::<MeshConfig>::all(client.clone()), watcher::Config::default())
@@ -95,6 +99,7 @@ pub async fn run(ctx: Context, shadows: Shadows) {
             Arc::new(Reconciler {
                 ctx,
                 shadows,
+                findings,
                 recorder,
                 failures: Arc::default(),
                 removal: Arc::default(),
@@ -188,6 +193,7 @@ impl Reconciler {
             problems: &Settings::of_mesh(&mesh.spec).1,
             services: self.ctx.index.count_meshed(),
             shadows: self.ctx.index.shadows().len(),
+            smi: self.findings.counts(),
         };
         let before = mesh.status.clone().unwrap_or_default();
         let status = status::of(&observed, &before, &Time(Timestamp::now()));

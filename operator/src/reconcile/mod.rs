@@ -1,15 +1,18 @@
 //! What the leader makes of the cluster: each file one kind of object, its desired state a pure function.
 //!
 //! [`meshconfig`] is the controller that people see: proxies, DNS, finalizer, status. [`shadow`] keeps one shadow Service for
-//! each Service in the mesh. [`problems`] tells owners what could not be understood. The first two write through [`crate::apply::Writer`] only.
+//! each Service in the mesh. Both write through [`crate::apply::Writer`] only. [`problems`] and [`findings`] [`tell`] people what
+//! became of what they asked for, by Events.
 
 pub mod daemonset;
 pub mod dns;
+pub mod findings;
 pub mod meshconfig;
 pub mod problems;
 pub mod proxies;
 pub mod shadow;
 pub mod status;
+pub mod tell;
 
 use std::time::Duration;
 
@@ -20,11 +23,13 @@ use crate::serve::ca;
 pub async fn run(ctx: Context) {
     ctx.index.synced().await;
     let shadows = shadow::Shadows::default();
+    let findings = findings::Findings::default();
     tokio::join!(
         keep_ca(&ctx),
         shadow::run(&ctx, &shadows),
-        meshconfig::run(ctx.clone(), shadows.clone()),
-        problems::run(&ctx)
+        meshconfig::run(ctx.clone(), shadows.clone(), findings.clone()),
+        problems::run(&ctx),
+        findings::run(&ctx, &findings)
     );
 }
 

@@ -17,6 +17,7 @@ use super::{daemonset, proxies};
 use crate::annotations;
 use crate::apply::WriteError;
 use crate::context::Context;
+use crate::index::changes::About;
 use crate::index::facts::{
     NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL, ServiceFacts, ServicePort, ShadowFacts, fingerprint,
 };
@@ -167,11 +168,11 @@ impl<'a> Worker<'a> {
         removing: &mut watch::Receiver<bool>,
         mesh: &mut watch::Receiver<Option<Arc<MeshConfig>>>,
     ) {
-        let changes = self.ctx.index.changes();
+        let changes = self.ctx.index.changes(About::Services);
         loop {
             let next = self.again.values().map(|(at, _)| *at).min();
             let ids = tokio::select! {
-                ids = changes.next() => ids,
+                changed = changes.next() => changed.services,
                 () = sleep_until(next) => self.due(),
                 _ = removing.changed() => self.everything(),
                 _ = mesh.changed() => return,

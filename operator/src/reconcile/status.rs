@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use weft_crds::MeshConfigStatus;
-use weft_crds::meshconfig::{PortCounts, ProxyCounts};
+use weft_crds::meshconfig::{PortCounts, ProxyCounts, SmiCounts};
 
 use super::dns::DnsState;
 use super::proxies::Told;
@@ -43,6 +43,8 @@ pub struct Observed<'a> {
     pub services: usize,
     /// Shadow Services.
     pub shadows: usize,
+    /// What became of the objects of the Service Mesh Interface.
+    pub smi: SmiCounts,
 }
 
 /// A condition before it has its times.
@@ -78,6 +80,7 @@ pub fn of(observed: &Observed<'_>, before: &MeshConfigStatus, now: &Time) -> Mes
             in_sync: count(in_sync),
             summary: format!("{ready}/{desired}"),
         },
+        smi: observed.smi,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
@@ -296,6 +299,7 @@ mod tests {
             problems: &[],
             services: 3,
             shadows: 3,
+            smi: SmiCounts::default(),
         };
         let status = of(&observed, &MeshConfigStatus::default(), &time(0));
         let lines =
@@ -363,6 +367,7 @@ mod tests {
             problems: &[],
             services: 0,
             shadows: 0,
+            smi: SmiCounts::default(),
         };
         let first = of(&observed, &MeshConfigStatus::default(), &time(10));
         let second = of(&observed, &first, &time(20));

@@ -24,14 +24,19 @@ pub struct Admin {
 
 impl Admin {
     /// What a proxy that came now would have to wait for.
-    fn missing(&self) -> Option<&'static str> {
-        if !self.index.is_synced() {
-            return Some("the cluster's objects have not all been read yet\n");
+    fn missing(&self) -> Option<String> {
+        let awaited = self.index.awaited();
+        if !awaited.is_empty() {
+            let kinds = awaited.into_iter().collect::<Vec<_>>().join(", ");
+            return Some(format!(
+                "the cluster's objects have not all been read yet: {kinds}; the log says why\n"
+            ));
         }
         if *self.publisher.versions().borrow() == 0 {
-            return Some("the configuration has not been compiled yet\n");
+            return Some("the configuration has not been compiled yet\n".to_owned());
         }
-        (!*self.serving.borrow()).then_some("the config stream is not served: there is no CA yet\n")
+        let serving = *self.serving.borrow();
+        (!serving).then(|| "the config stream is not served: there is no CA yet\n".to_owned())
     }
 
     /// Answers one request.
@@ -63,12 +68,6 @@ impl Admin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::watch::{Kind, MeshKind, ServiceKind, SliceKind, follow};
-    use kube::runtime::watcher::Event;
-
-    async fn listed<K: Kind>(index: &Index) {
-        follow::<K>(index.clone(), futures::stream::iter([Ok(Event::Init), Ok(Event::InitDone)])).await;
-    }
 
     /// It is ready when a proxy that comes would be given a whole configuration, and says what is missing until then.
     #[tokio::test]
@@ -85,10 +84,10 @@ mod tests {
             (status, String::from_utf8(body.to_vec()).unwrap())
         };
         let (status, why) = ask("/readyz").await;
-        assert!(status == 503 && why.contains("read"), "{why}");
-        listed::<ServiceKind>(&index).await;
-        listed::<SliceKind>(&index).await;
-        listed::<MeshKind>(&index).await;
+        assert!(status == 503 && why.contains("read") && why.contains("Pod"), "{why}");
+        for kind in index.awaited() {
+            index.listed(kind);
+        }
         let (status, why) = ask("/readyz").await;
         assert!(status == 503 && why.contains("compiled"), "{why}");
         publisher.publish(vec![]);

@@ -8,7 +8,9 @@ use weft_config::Resource;
 use super::http::{Answer, answer, text};
 use crate::annotations::{Problem, Settings, carried};
 use crate::index::Index;
+use crate::policies;
 use crate::publish::Publisher;
+use crate::smi::{Finding, Verdict};
 
 /// What the debug API answers from.
 pub struct Debug {
@@ -39,6 +41,20 @@ struct PortView {
     listen_port: Option<u16>,
 }
 
+/// One object of the Service Mesh Interface.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SmiView {
+    kind: &'static str,
+    /// In which it was read.
+    api_version: String,
+    namespace: String,
+    name: String,
+    verdict: Verdict,
+    /// What its author should know.
+    notes: Vec<String>,
+}
+
 impl Debug {
     /// Answers one request.
     pub fn answer<B>(&self, request: &Request<B>) -> Response<Answer> {
@@ -48,7 +64,8 @@ impl Debug {
         match request.uri().path() {
             "/debug/services" => json(&self.services()),
             "/debug/configuration" => json(&self.configuration()),
-            _ => text(StatusCode::NOT_FOUND, "/debug/services /debug/configuration\n"),
+            "/debug/smi" => json(&self.smi()),
+            _ => text(StatusCode::NOT_FOUND, "/debug/services /debug/configuration /debug/smi\n"),
         }
     }
 
@@ -74,6 +91,19 @@ impl Debug {
             })
         };
         self.index.all_meshed().into_iter().filter_map(view).collect()
+    }
+
+    /// Every object of the Service Mesh Interface in the namespaces of the mesh, and what became of it.
+    fn smi(&self) -> Vec<SmiView> {
+        let view = |finding: Finding| SmiView {
+            kind: finding.about.kind,
+            api_version: finding.about.api_version.to_string(),
+            namespace: finding.about.name.namespace.to_string(),
+            name: finding.about.name.name.to_string(),
+            verdict: finding.verdict,
+            notes: finding.notes,
+        };
+        policies::findings(&self.index).into_iter().map(view).collect()
     }
 
     /// Every resource by its name, as its Rust form shows it: for people, not for programs.

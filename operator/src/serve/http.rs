@@ -43,7 +43,7 @@ pub async fn serve(
 }
 
 /// An answer in plain text.
-pub fn text(status: StatusCode, body: &'static str) -> Response<Answer> {
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Answer> {
     answer(status, "text/plain; charset=utf-8", body)
 }
 

@@ -10,12 +10,16 @@ use std::collections::BTreeMap;
 use weft_config::{Access, AccountId, Grant};
 use weft_crds::smi::{self, RouteKind, Rule, ServiceAccount, TrafficTarget};
 
-use super::{Finding, Name, Object, Objects, routes};
+use super::{Finding, InMesh, Name, Object, Objects, Verdict, routes};
 
-/// What may be sent to whom, for every account some target names. An account that is not in it gets nothing.
-pub fn all(objects: &Objects) -> BTreeMap<AccountId, Access> {
+/// What is added for those whose targets are all right while nobody asks for access control.
+const NOT_ENFORCED: &str =
+    "It is not enforced, and everything is allowed: the MeshConfig's spec.accessControl is Disabled.";
+
+/// What may be sent to whom, for every account some target names that counts. An account that is not in it gets nothing.
+pub fn all(objects: &Objects, in_mesh: &InMesh<'_>) -> BTreeMap<AccountId, Access> {
     let mut all: BTreeMap<AccountId, Access> = BTreeMap::new();
-    for object in objects.targets.values() {
+    for object in objects.targets.values().filter(|object| in_mesh(&object.name.namespace)) {
         let Ok(target) = &object.read else { continue };
         if let Some(grant) = grant(object, target, objects, &mut Vec::new()) {
             all.entry(account(&target.destination)).or_default().grants.push(grant);
@@ -24,18 +28,20 @@ pub fn all(objects: &Objects) -> BTreeMap<AccountId, Access> {
     all
 }
 
-/// What becomes of every target.
-pub fn review(objects: &Objects) -> Vec<Finding> {
+/// What becomes of every target. Without access control one that is all right is so, and is told that it does nothing.
+pub(super) fn review(objects: &Objects, enforced: bool) -> Vec<Finding> {
     let review = |object: &Object<TrafficTarget>| {
-        let mut notes = Vec::new();
-        let some = match &object.read {
-            Ok(target) => grant(object, target, objects, &mut notes).is_some(),
-            Err(error) => {
-                notes.push(format!("It cannot be read, so it allows nothing: {error}."));
-                false
-            }
+        let target = match &object.read {
+            Ok(target) => target,
+            Err(error) => return object.unreadable(smi::TRAFFIC_TARGET, error),
         };
-        object.finding(smi::TRAFFIC_TARGET, some, notes)
+        let mut notes = Vec::new();
+        let some = grant(object, target, objects, &mut notes).is_some();
+        let mut finding = object.finding(smi::TRAFFIC_TARGET, some, notes);
+        if finding.verdict != Verdict::Rejected && !enforced {
+            finding.notes.push(NOT_ENFORCED.to_owned());
+        }
+        finding
     };
     objects.targets.values().map(|object| review(object)).collect()
 }
@@ -149,8 +155,8 @@ mod tests {
             "destination": {"kind": "ServiceAccount", "name": "api", "port": port},
             "sources": [{"kind": "ServiceAccount", "name": "web"}], "rules": rules}});
         objects.insert(TRAFFIC_TARGET, &named("target"), Meta::default(), &target);
-        let grant = all(&objects).into_values().flat_map(|access| access.grants).next();
-        (grant, review(&objects).remove(0))
+        let grant = all(&objects, &|_| true).into_values().flat_map(|access| access.grants).next();
+        (grant, review(&objects, true).remove(0))
     }
 
     fn rule(kind: &str, name: &str) -> Value {
@@ -206,6 +212,27 @@ mod tests {
         }
         let (some, finding) =
             grants(&json!([rule("HTTPRouteGroup", "http"), rule("HTTPRouteGroup", "gone")]), None);
-        assert_eq!((some.unwrap().http.unwrap().len(), finding.verdict), (1, Verdict::Partly));
+        assert_eq!((some.unwrap().http.unwrap().len(), finding.verdict), (1, Verdict::PartlyApplied));
+    }
+    #[test]
+    fn without_access_control_a_target_is_told_so() {
+        let mut objects = Objects::default();
+        let account = json!({"kind": "ServiceAccount", "name": "api"});
+        let target = json!({"spec": {"destination": account, "sources": [account]}});
+        objects.insert(TRAFFIC_TARGET, &Name::new("shop", "target"), Meta::default(), &target);
+        let [finding] = review(&objects, false).try_into().unwrap();
+        assert_eq!((finding.verdict, &*finding.notes), (Verdict::Accepted, &[NOT_ENFORCED.to_owned()][..]));
+        let [finding] = review(&objects, true).try_into().unwrap();
+        assert_eq!((finding.verdict, finding.notes.len()), (Verdict::Accepted, 0));
+    }
+
+    #[test]
+    fn a_target_outside_the_mesh_allows_nothing() {
+        let mut objects = Objects::default();
+        let account = json!({"kind": "ServiceAccount", "name": "api", "namespace": "shop"});
+        let target = json!({"spec": {"destination": account, "sources": [account]}});
+        objects.insert(TRAFFIC_TARGET, &Name::new("else", "target"), Meta::default(), &target);
+        assert_eq!(all(&objects, &|namespace| namespace == "else").len(), 1);
+        assert!(all(&objects, &|namespace| namespace == "shop").is_empty());
     }
 }

@@ -1,0 +1,355 @@
+//! How Services, EndpointSlices and MeshConfigs go into the index.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use weft_config::ServiceId;
+use weft_crds::MeshConfig;
+
+use super::changes::Changed;
+use super::facts::{SHADOW_LABEL, ServiceFacts, ShadowFacts, SliceFacts};
+use super::watch::Kind;
+use super::{Index, State};
+use crate::names::ShadowName;
+
+/// Services, shadows among them.
+pub(crate) struct ServiceKind;
+
+impl Kind for ServiceKind {
+    type Object = Service;
+    type Key = ServiceId;
+
+    fn what(&self) -> &'static str {
+        "Service"
+    }
+
+    fn insert(&self, state: &mut State, object: &Service) -> (ServiceId, Changed) {
+        let key = Self::key(object);
+        if let Some(facts) = shadow(&state.namespace, object) {
+            // Somebody may have added our labels only now.
+            let known = state.services.remove(&key).is_some();
+            let mut changed = if known { facts_changed(state, &key) } else { Changed::default() };
+            let service = facts.service.clone();
+            let before = state.shadows.insert(Arc::clone(&key.name), Arc::new(facts));
+            if before.as_ref() != state.shadows.get(&key.name) {
+                changed.add(shadow_changed(state, &service));
+            }
+            return (key, changed);
+        }
+        let Some(facts) = ServiceFacts::of(object) else {
+            let changed = self.remove(state, &key);
+            return (key, changed);
+        };
+        // ... or have taken them off.
+        let known = state.services.contains_key(&key);
+        let mut changed = if known { Changed::default() } else { self.remove(state, &key) };
+        let before = state.services.insert(key.clone(), Arc::new(facts));
+        if before.as_ref() != state.services.get(&key) {
+            changed.add(facts_changed(state, &key));
+        }
+        (key, changed)
+    }
+
+    fn remove(&self, state: &mut State, key: &ServiceId) -> Changed {
+        if state.services.remove(key).is_some() {
+            return facts_changed(state, key);
+        }
+        if key.namespace != state.namespace {
+            return Changed::default();
+        }
+        let shadow = state.shadows.remove(&key.name);
+        shadow.map(|shadow| shadow_changed(state, &shadow.service)).unwrap_or_default()
+    }
+
+    fn keys(&self, state: &State) -> BTreeSet<ServiceId> {
+        let shadow = |name: &Arc<str>| ServiceId::new(Arc::clone(&state.namespace), Arc::clone(name));
+        state.services.keys().cloned().chain(state.shadows.keys().map(shadow)).collect()
+    }
+
+    fn key(object: &Service) -> ServiceId {
+        ServiceId::new(object.namespace().unwrap_or_default(), object.name_any())
+    }
+}
+
+/// The Service `id` came, went or changed: so do the splits it has a part in.
+fn facts_changed(state: &State, id: &ServiceId) -> Changed {
+    let above = state.smi.roots_above(id);
+    let policies = !above.is_empty();
+    Changed { services: above.into_iter().chain([id.clone()]).collect(), policies, ..Changed::default() }
+}
+
+/// The Service `id` has other listen ports. A backend that has none yet is left out of splits.
+fn shadow_changed(state: &State, id: &ServiceId) -> Changed {
+    Changed::services(state.smi.roots_above(id).into_iter().chain([id.clone()]))
+}
+
+/// What `service` records as a shadow of ours: one in our namespace, under the name that follows from what it stands for.
+fn shadow(ours: &str, service: &Service) -> Option<ShadowFacts> {
+    if service.metadata.namespace.as_deref() != Some(ours) || !service.labels().contains_key(SHADOW_LABEL) {
+        return None;
+    }
+    ShadowFacts::of(service).filter(|facts| ShadowName::of(&facts.service).as_str() == &*facts.name)
+}
+
+/// Endpoint slices.
+pub(crate) struct SliceKind;
+
+impl Kind for SliceKind {
+    type Object = EndpointSlice;
+    /// Namespace and name of the slice.
+    type Key = ServiceId;
+
+    fn what(&self) -> &'static str {
+        "EndpointSlice"
+    }
+
+    fn insert(&self, state: &mut State, object: &EndpointSlice) -> (Self::Key, Changed) {
+        let key = Self::key(object);
+        let Some(facts) = SliceFacts::of(object) else {
+            let changed = self.remove(state, &key);
+            return (key, changed);
+        };
+        let service = facts.service.clone();
+        let moved = state.slice_services.get(&key).is_some_and(|before| *before != service);
+        let mut changed = if moved { self.remove(state, &key) } else { Changed::default() };
+        state.slice_services.insert(key.clone(), service.clone());
+        let slices = state.slices.entry(service.clone()).or_default();
+        let before = slices.insert(Arc::clone(&key.name), Arc::new(facts));
+        if before.as_ref() != slices.get(&key.name) {
+            changed.services.insert(service);
+        }
+        (key, changed)
+    }
+
+    fn remove(&self, state: &mut State, key: &Self::Key) -> Changed {
+        let Some(service) = state.slice_services.remove(key) else { return Changed::default() };
+        if let Some(slices) = state.slices.get_mut(&service) {
+            slices.remove(&key.name);
+            if slices.is_empty() {
+                state.slices.remove(&service);
+            }
+        }
+        Changed::services([service])
+    }
+
+    fn keys(&self, state: &State) -> BTreeSet<Self::Key> {
+        state.slice_services.keys().cloned().collect()
+    }
+
+    fn key(object: &EndpointSlice) -> Self::Key {
+        ServiceId::new(object.namespace().unwrap_or_default(), object.name_any())
+    }
+}
+
+/// Mesh configurations.
+pub(crate) struct MeshKind;
+
+impl Kind for MeshKind {
+    type Object = MeshConfig;
+    type Key = (String, String);
+
+    fn what(&self) -> &'static str {
+        "MeshConfig"
+    }
+
+    fn insert(&self, state: &mut State, object: &MeshConfig) -> (Self::Key, Changed) {
+        let key = Self::key(object);
+        let mut mesh = object.clone();
+        // Written by ourselves and read by nobody here: keeping them would make every status a change.
+        mesh.status = None;
+        mesh.metadata.managed_fields = None;
+        mesh.metadata.resource_version = None;
+        state.meshes.insert(key.clone(), Arc::new(mesh));
+        (key, Changed::default())
+    }
+
+    fn remove(&self, state: &mut State, key: &Self::Key) -> Changed {
+        state.meshes.remove(key);
+        Changed::default()
+    }
+
+    fn keys(&self, state: &State) -> BTreeSet<Self::Key> {
+        state.meshes.keys().cloned().collect()
+    }
+
+    fn key(object: &MeshConfig) -> Self::Key {
+        (object.namespace().unwrap_or_default(), object.name_any())
+    }
+
+    fn after(&self, index: &Index, state: &mut State) {
+        index.update_mesh(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::super::changes::About;
+    use super::*;
+
+    fn service(namespace: &str, name: &str, port: u16) -> Service {
+        let spec = json!({"ports": [{"port": port, "name": "http"}]});
+        serde_json::from_value(json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec}))
+            .unwrap()
+    }
+
+    fn shadow(namespace: &str, of: &str) -> Service {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": namespace, "name": format!("{of}-weft-shop"), "labels": {
+                "weft.mesh/shadow": "true", "weft.mesh/service-namespace": "shop", "weft.mesh/service-name": of}},
+            "spec": {"ports": [{"port": 80, "targetPort": 10001}]}
+        }))
+        .unwrap()
+    }
+
+    fn index_of(events: impl IntoIterator<Item = Event<Service>>) -> Index {
+        let index = Index::new("weft-system");
+        let mut listed = None;
+        for event in events {
+            index.take(&ServiceKind, event, &mut listed);
+        }
+        index
+    }
+
+    #[test]
+    fn what_vanished_during_a_disconnect_is_noticed_at_the_next_list() {
+        let index = index_of([
+            Event::Init,
+            Event::InitApply(service("shop", "cart", 80)),
+            Event::InitApply(service("shop", "gone", 80)),
+            Event::InitApply(shadow("weft-system", "gone")),
+            Event::InitDone,
+        ]);
+        let cart = ServiceId::new("shop", "cart");
+        let gone = ServiceId::new("shop", "gone");
+        assert!(index.service(&gone).is_some() && index.shadow(&gone).is_some());
+        let mut listed = None;
+        for event in [Event::Init, Event::InitApply(service("shop", "cart", 80)), Event::InitDone] {
+            index.take(&ServiceKind, event, &mut listed);
+        }
+        assert!(index.service(&cart).is_some());
+        assert!(index.service(&gone).is_none() && index.shadow(&gone).is_none());
+    }
+
+    #[tokio::test]
+    async fn subscribers_hear_of_real_changes_only() {
+        let index = index_of([Event::Apply(service("shop", "cart", 80))]);
+        let changes = index.changes(About::Everything);
+        assert_eq!(
+            changes.next().await.services,
+            BTreeSet::from([ServiceId::new("shop", "cart")]),
+            "the first look gives all"
+        );
+        let mut listed = None;
+        index.take(&ServiceKind, Event::Apply(service("shop", "cart", 80)), &mut listed);
+        index.take(&ServiceKind, Event::Apply(service("shop", "pay", 80)), &mut listed);
+        index.take(&ServiceKind, Event::Delete(shadow("weft-system", "none")), &mut listed);
+        assert_eq!(changes.next().await.services, BTreeSet::from([ServiceId::new("shop", "pay")]));
+    }
+
+    #[test]
+    fn a_shadow_in_somebody_s_own_namespace_is_no_shadow() {
+        let index = index_of([Event::Apply(shadow("evil", "cart"))]);
+        assert!(index.shadow(&ServiceId::new("shop", "cart")).is_none());
+        assert!(index.service(&ServiceId::new("evil", "cart-weft-shop")).is_some());
+    }
+
+    #[test]
+    fn labels_that_somebody_edits_leave_nothing_behind() {
+        let cart = ServiceId::new("shop", "cart");
+        let mut bare = shadow("weft-system", "cart");
+        bare.metadata.labels = None;
+        let index = index_of([Event::Apply(shadow("weft-system", "cart")), Event::Apply(bare.clone())]);
+        assert!(index.shadow(&cart).is_none(), "without its labels it records nothing");
+        index.take(&ServiceKind, Event::Apply(shadow("weft-system", "cart")), &mut None);
+        assert!(index.shadow(&cart).is_some());
+        assert!(
+            index.service(&ServiceId::new("weft-system", "cart-weft-shop")).is_none(),
+            "it is one or the other"
+        );
+
+        let mut misnamed = shadow("weft-system", "cart");
+        misnamed.metadata.name = Some("copy".into());
+        index.take(&ServiceKind, Event::Apply(misnamed), &mut None);
+        index.take(&ServiceKind, Event::Delete(shadow("weft-system", "cart")), &mut None);
+        assert!(index.shadow(&cart).is_none(), "a copy under another name stands for nothing");
+    }
+
+    fn slice(name: &str, service: &str, address: &str) -> EndpointSlice {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "shop", "name": name, "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "ports": [{"port": 80}, {"port": null, "name": "any"}],
+            "endpoints": [{"addresses": [address]}],
+        }))
+        .unwrap()
+    }
+
+    fn addresses(index: &Index, service: &str) -> Vec<String> {
+        let slices = index.slices(&ServiceId::new("shop", service));
+        slices
+            .iter()
+            .flat_map(|slice| &slice.endpoints)
+            .map(|endpoint| endpoint.address.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_slice_belongs_to_one_service_at_a_time() {
+        let index = Index::new("weft-system");
+        let take = |event| index.take(&SliceKind, event, &mut None);
+        take(Event::Apply(slice("one", "cart", "10.0.0.1")));
+        take(Event::Apply(slice("two", "cart", "10.0.0.2")));
+        assert_eq!(addresses(&index, "cart"), ["10.0.0.1", "10.0.0.2"]);
+        take(Event::Apply(slice("one", "pay", "10.0.0.1")));
+        assert_eq!(addresses(&index, "cart"), ["10.0.0.2"]);
+        assert_eq!(addresses(&index, "pay"), ["10.0.0.1"]);
+        let mut orphan = slice("one", "", "10.0.0.1");
+        orphan.metadata.labels = None;
+        take(Event::Apply(orphan));
+        take(Event::Delete(slice("two", "cart", "10.0.0.2")));
+        assert!(addresses(&index, "pay").is_empty() && addresses(&index, "cart").is_empty());
+    }
+
+    #[tokio::test]
+    async fn slices_that_vanished_during_a_disconnect_concern_their_service() {
+        let index = Index::new("weft-system");
+        let mut listed = None;
+        let mut list = |slices: Vec<EndpointSlice>| {
+            let all = slices.into_iter().map(Event::InitApply);
+            for event in std::iter::once(Event::Init).chain(all).chain([Event::InitDone]) {
+                index.take(&SliceKind, event, &mut listed);
+            }
+        };
+        list(vec![
+            slice("one", "cart", "10.0.0.1"),
+            slice("two", "cart", "10.0.0.2"),
+            slice("p", "pay", "10.0.0.3"),
+        ]);
+        let changes = index.changes(About::Everything);
+        assert!(
+            changes.next().await.services.is_empty(),
+            "there is no Service yet, and the first look says so at once"
+        );
+        list(vec![slice("two", "cart", "10.0.0.2"), slice("p", "pay", "10.0.0.4")]);
+        assert_eq!(addresses(&index, "cart"), ["10.0.0.2"]);
+        assert_eq!(
+            changes.next().await.services,
+            BTreeSet::from([ServiceId::new("shop", "cart"), ServiceId::new("shop", "pay")])
+        );
+    }
+
+    #[test]
+    fn a_deleted_shadow_is_forgotten() {
+        let index = index_of([Event::Apply(shadow("weft-system", "cart"))]);
+        let cart = ServiceId::new("shop", "cart");
+        assert_eq!(index.shadow(&cart).unwrap().ports, [(80, 10001)]);
+        index.take(&ServiceKind, Event::Delete(shadow("weft-system", "cart")), &mut None);
+        assert!(index.shadow(&cart).is_none());
+    }
+}
