@@ -61,12 +61,11 @@ async fn follow_with(
                     // Those of the version before stay until the new list is complete.
                     listed = None;
                     watch = served.version.map(|version| {
-                        let api_version = format!("{}/{version}", kind.group).into();
-                        (SmiKind { kind, api_version }, objects_of(version))
+                        (SmiKind::new(kind, version), objects_of(version))
                     });
                     tracing::info!(kind = kind.kind, version = served.version, "what the cluster serves");
                     if watch.is_none() {
-                        let none = SmiKind { kind, api_version: "".into() };
+                        let none = SmiKind::new(kind, "");
                         index.take(&none, Event::Init, &mut listed);
                         index.take(&none, Event::InitDone, &mut listed);
                     }
@@ -132,9 +131,16 @@ impl Served {
 }
 
 /// Objects of one kind, as they come in one version.
-struct SmiKind {
+pub(crate) struct SmiKind {
     kind: Definition,
     api_version: Arc<str>,
+}
+
+impl SmiKind {
+    /// Objects of `kind`, as they come in `version`.
+    pub(crate) fn new(kind: Definition, version: &str) -> Self {
+        Self { kind, api_version: format!("{}/{version}", kind.group).into() }
+    }
 }
 
 impl Kind for SmiKind {
@@ -291,7 +297,7 @@ mod tests {
     #[tokio::test]
     async fn a_change_concerns_the_services_before_and_after() {
         let index = Index::new("weft-system");
-        let kind = SmiKind { kind: TRAFFIC_SPLIT, api_version: "split.smi-spec.io/v1alpha4".into() };
+        let kind = SmiKind::new(TRAFFIC_SPLIT, "v1alpha4");
         index.take(&kind, Event::Apply(split("a", "web", 1)), &mut None);
         index.take(&kind, Event::Apply(split("c", "shop", 1)), &mut None);
         let changes = index.changes(About::Everything);
