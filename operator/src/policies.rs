@@ -73,4 +73,4 @@ fn root_ports(service: &ServiceFacts, defaults: &Settings) -> Vec<RootPort> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -57,7 +57,8 @@ fn index(yaml: &str) -> Index {
     index
 }
 
-fn enforced() -> Index {
+/// A mesh with access control, splits and targets, good and bad.
+pub(crate) fn enforced() -> Index {
     index(include_str!("enforced.yaml"))
 }
 
