@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use kube::runtime::watcher::Event;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use weft_crds::smi::KINDS;
 
@@ -12,24 +13,24 @@ use crate::index::changes::{About, Changed};
 use crate::index::kinds::{MeshKind, ServiceKind};
 use crate::index::pods::PodKind;
 use crate::index::smi::SmiKind;
+use crate::index::watch::Kind;
 use crate::names::ShadowName;
 use crate::publish::Publisher;
 
 fn put(index: &Index, object: Value) {
     match object["kind"].as_str().unwrap() {
-        "MeshConfig" => {
-            index.take(&MeshKind, Event::Apply(serde_json::from_value(object).unwrap()), &mut None)
-        }
-        "Service" => {
-            index.take(&ServiceKind, Event::Apply(serde_json::from_value(object).unwrap()), &mut None)
-        }
-        "Pod" => index.take(&PodKind, Event::Apply(serde_json::from_value(object).unwrap()), &mut None),
+        "MeshConfig" => apply(index, &MeshKind, object),
+        "Service" => apply(index, &ServiceKind, object),
+        "Pod" => apply(index, &PodKind, object),
         smi => {
             let kind = *KINDS.iter().find(|kind| kind.kind == smi).unwrap();
-            let kind = SmiKind::new(kind, kind.versions[0]);
-            index.take(&kind, Event::Apply(serde_json::from_value(object).unwrap()), &mut None);
+            apply(index, &SmiKind::new(kind, kind.versions[0]), object);
         }
     }
+}
+
+fn apply<K: Kind<Object: DeserializeOwned>>(index: &Index, kind: &K, object: Value) {
+    index.take(kind, Event::Apply(serde_json::from_value(object).unwrap()), &mut None);
 }
 
 /// Every Service has a shadow, as if it had been made.
@@ -62,7 +63,7 @@ pub(crate) fn enforced() -> Index {
     index(include_str!("enforced.yaml"))
 }
 
-fn mesh(spec: Value) -> Value {
+fn mesh(spec: &Value) -> Value {
     json!({"kind": "MeshConfig", "apiVersion": "weft.mesh/v1alpha1", "spec": spec,
         "metadata": {"namespace": "weft-system", "name": "weft"}})
 }
@@ -144,7 +145,7 @@ async fn what_is_enforced_and_what_people_are_told() {
 #[tokio::test]
 async fn without_access_control_nobody_s_address_or_right_is_sent() {
     let index = enforced();
-    put(&index, mesh(json!({})));
+    put(&index, mesh(&json!({})));
     let text = published(&index).await;
     assert!(!text.contains("Identity") && !text.contains("Access") && !text.contains("Some(4"), "{text}");
     assert!(text.contains("9000 shop/v1:80"), "splits are in force all the same: {text}");
