@@ -30,6 +30,8 @@ const PROXIES: &str = "app.kubernetes.io/name=weft-proxy";
 const OPERATORS: &str = "app.kubernetes.io/name=weft,app.kubernetes.io/component=operator";
 /// Name of our CRD.
 const CRD: &str = "meshconfigs.weft.mesh";
+/// Label of a CRD that a test has made.
+pub const MADE_BY_A_TEST: &str = "weft.mesh/made-by-a-test";
 /// Name of the Helm release and of the MeshConfig.
 const NAME: &str = "weft";
 
@@ -154,6 +156,9 @@ pub async fn uninstall(cluster: &Cluster) -> Result {
     if crds.get_opt(CRD).await?.is_some() {
         crds.delete(CRD, &DeleteParams::default()).await?;
     }
+    // Those that a test has put in the place of others, and did not come to take away.
+    let of_tests = ListParams::default().labels(MADE_BY_A_TEST);
+    crds.delete_collection(&DeleteParams::default(), &of_tests).await?;
     wait::until("the CRD is gone", seconds(30), async || {
         let left = crds.get_opt(CRD).await?;
         Ok(Seen::when(left.is_none(), (), || "it is still there".to_owned()))

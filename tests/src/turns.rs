@@ -1,5 +1,5 @@
 //! Whose turn it is: tests share a mesh, and some need it otherwise than others do. Those of one party run side by side, and
-//! one that must be alone runs alone. Who waits is let in before the party changes, so that the mesh is changed seldom.
+//! one that must be alone runs alone: soon, since a test that waits keeps a thread from running others.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -17,9 +17,16 @@ pub enum Party {
 /// The turns of one mesh.
 #[derive(Debug)]
 pub struct Turns {
-    /// Those that run now.
-    running: Mutex<Option<(Party, usize)>>,
+    now: Mutex<Now>,
     ended: Condvar,
+}
+
+#[derive(Debug)]
+struct Now {
+    /// Those that run, and how many they are.
+    running: Option<(Party, usize)>,
+    /// How many wait to be alone.
+    want_alone: usize,
 }
 
 /// A test's turn, until it is dropped.
@@ -29,29 +36,33 @@ pub struct Turn<'a>(&'a Turns);
 impl Turns {
     /// Nobody runs.
     pub const fn new() -> Self {
-        Self { running: Mutex::new(None), ended: Condvar::new() }
+        Self { now: Mutex::new(Now { running: None, want_alone: 0 }), ended: Condvar::new() }
     }
 
     /// Waits for the turn of a test of `party`.
     pub fn take(&self, party: Party) -> Turn<'_> {
-        let mut running = self.running();
+        let mut now = self.now();
+        let alone = party == Party::Alone;
+        now.want_alone += usize::from(alone);
         loop {
-            match &mut *running {
-                None => {
-                    *running = Some((party, 1));
-                    return Turn(self);
+            let tests = match now.running {
+                None if alone || now.want_alone == 0 => Some(1),
+                Some((running, tests)) if running == party && !alone && now.want_alone == 0 => {
+                    Some(tests + 1)
                 }
-                Some((now, tests)) if *now == party && party != Party::Alone => {
-                    *tests += 1;
-                    return Turn(self);
-                }
-                Some(_) => running = self.ended.wait(running).unwrap_or_else(PoisonError::into_inner),
+                _ => None,
+            };
+            if let Some(tests) = tests {
+                now.want_alone -= usize::from(alone);
+                now.running = Some((party, tests));
+                return Turn(self);
             }
+            now = self.ended.wait(now).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<(Party, usize)>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -63,8 +74,9 @@ impl Default for Turns {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut running = self.0.running();
-        *running = running.take().filter(|(_, tests)| *tests > 1).map(|(party, tests)| (party, tests - 1));
+        let mut now = self.0.now();
+        let left = |(party, tests)| (tests > 1).then_some((party, tests - 1));
+        now.running = now.running.and_then(left);
         self.0.ended.notify_all();
     }
 }
@@ -103,5 +115,27 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn who_wants_to_be_alone_does_not_wait_for_those_who_come_later() {
+        let turns = Turns::new();
+        let order = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            let first = turns.take(Party::AsInstalled);
+            scope.spawn(|| {
+                let _turn = turns.take(Party::Alone);
+                order.lock().unwrap().push("alone");
+            });
+            while turns.now().want_alone == 0 {
+                std::thread::yield_now();
+            }
+            scope.spawn(|| {
+                let _turn = turns.take(Party::AsInstalled);
+                order.lock().unwrap().push("later");
+            });
+            drop(first);
+        });
+        assert_eq!(order.into_inner().unwrap(), ["alone", "later"]);
     }
 }

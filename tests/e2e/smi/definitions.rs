@@ -54,7 +54,7 @@ fn of_another_tool() -> Result<CustomResourceDefinition> {
     let schema =
         json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
     Ok(serde_json::from_value(json!({
-        "metadata": { "name": NAME },
+        "metadata": { "name": NAME, "labels": { mesh::MADE_BY_A_TEST: "true" } },
         "spec": {
             "group": "split.smi-spec.io",
             "scope": "Namespaced",
