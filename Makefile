@@ -48,12 +48,12 @@ generate-check: ## Fail when a generated file differs from its source
 	@.ci/generate --check
 
 .PHONY: e2e
-e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main or data-path
+e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main, data-path or smi
 	@tests/run-e2e.sh $(SUITE)
 
 .PHONY: e2e-all
 e2e-all: deps ## End-to-end tests of every suite
-	@for suite in main data-path; do tests/run-e2e.sh $$suite || exit 1; done
+	@for suite in main data-path smi; do tests/run-e2e.sh $$suite || exit 1; done
 
 ##@ The cluster
 

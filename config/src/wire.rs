@@ -214,7 +214,7 @@ fn decode_service(name: &str, id: ServiceId, service: &v1::Service) -> Result<Se
             timeouts: traffic::decode_timeouts(port.timeouts.as_ref()),
             endpoints: endpoints_id(&port.endpoints)?,
             split: port.split.as_ref().map(|split| routes::decode_split(name, split)).transpose()?,
-            restriction: port.restriction.as_ref().map(access::decode_restriction),
+            restriction: port.restriction.map(access::decode_restriction),
         })
     });
     Ok(Service { id, ports: ports.collect::<Result<_, _>>()? })

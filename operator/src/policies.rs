@@ -71,3 +71,6 @@ fn root_ports(service: &ServiceFacts, defaults: &Settings) -> Vec<RootPort> {
     let ports = annotations::carried(service, defaults);
     ports.map(|port| RootPort { port: port.port, http, udp: port.udp }).collect()
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

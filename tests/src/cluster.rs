@@ -1,9 +1,9 @@
 //! The cluster under test: the one of `KUBECONFIG`. Tests share a mesh, so those that change it or measure it run alone;
-//! those that keep to their own namespace run side by side.
+//! those that keep to their own namespace run side by side ([`crate::turns`]).
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{LazyLock, PoisonError, RwLock};
+use std::sync::LazyLock;
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Node;
@@ -12,13 +12,14 @@ use kube::{Client, Config, ResourceExt};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
-use crate::{Result, report};
+use crate::turns::{Party, Turns};
+use crate::{Result, mesh, report};
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let _ = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 });
-static MESH: RwLock<()> = RwLock::new(());
+static TURNS: Turns = Turns::new();
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 
 /// The cluster under test.
@@ -32,22 +33,30 @@ pub struct Cluster {
 
 /// Runs one test that has the cluster to itself.
 pub fn test<F: Future<Output = Result>>(body: impl FnOnce(Cluster) -> F) {
-    let _alone = MESH.write().unwrap_or_else(PoisonError::into_inner);
-    on_the_cluster(body);
+    on_the_cluster(Party::Alone, body);
 }
 
 /// Runs one test that keeps to its own namespace and minds no other beside it.
 pub fn side_by_side<F: Future<Output = Result>>(body: impl FnOnce(Cluster) -> F) {
-    let _with_others = MESH.read().unwrap_or_else(PoisonError::into_inner);
-    on_the_cluster(body);
+    on_the_cluster(Party::AsInstalled, body);
+}
+
+/// The same while nothing passes through the mesh but what a `TrafficTarget` allows.
+pub fn under_access_control<F: Future<Output = Result>>(body: impl FnOnce(Cluster) -> F) {
+    on_the_cluster(Party::UnderAccessControl, body);
 }
 
 /// When the test fails, what is known of the mesh is shown before its failure.
-fn on_the_cluster<F: Future<Output = Result>>(body: impl FnOnce(Cluster) -> F) {
+fn on_the_cluster<F: Future<Output = Result>>(party: Party, body: impl FnOnce(Cluster) -> F) {
+    let _turn = TURNS.take(party);
     RUNTIME.block_on(async {
         let cluster = Cluster::get().await;
+        let test = async {
+            mesh::is_for(&cluster, party).await?;
+            body(cluster.clone()).await
+        };
         // Caught, so that a failed assertion is followed by a report as well.
-        let outcome = AssertUnwindSafe(body(cluster.clone())).catch_unwind().await;
+        let outcome = AssertUnwindSafe(test).catch_unwind().await;
         match outcome {
             Ok(Ok(())) => (),
             Ok(Err(error)) => {

@@ -40,6 +40,33 @@ pub async fn service(cluster: &Cluster, namespace: &str, name: &str) -> Result<S
     found.ok_or_else(|| format!("the operator knows no Service {namespace}/{name}").into())
 }
 
+/// An object of the Service Mesh Interface as an operator sees it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SmiView {
+    kind: String,
+    /// In which it was read.
+    pub api_version: String,
+    namespace: String,
+    name: String,
+    /// What became of it.
+    pub verdict: String,
+    /// Why, a sentence each.
+    pub notes: Vec<String>,
+}
+
+impl SmiView {
+    /// Whether it is this object.
+    pub fn is(&self, kind: &str, namespace: &str, name: &str) -> bool {
+        (&*self.kind, &*self.namespace, &*self.name) == (kind, namespace, name)
+    }
+}
+
+/// What an operator that is ready says of all of them.
+pub async fn smi(cluster: &Cluster) -> Result<Vec<SmiView>> {
+    Ok(serde_json::from_slice(&get(cluster, "/debug/smi").await?)?)
+}
+
 async fn get(cluster: &Cluster, path: &str) -> Result<Vec<u8>> {
     let operator = mesh::operators(cluster).await?.into_iter().find(crate::workloads::is_ready);
     let operator = operator.ok_or("no operator is ready")?.name_any();

@@ -18,6 +18,7 @@ use crate::Result;
 use crate::afterwards::afterwards;
 use crate::cluster::Cluster;
 use crate::exec::PodRef;
+use crate::turns::Party;
 use crate::wait::{self, Seen, seconds};
 use crate::workloads::{image_registry, image_tag, is_ready, remove_namespace};
 
@@ -29,29 +30,79 @@ const PROXIES: &str = "app.kubernetes.io/name=weft-proxy";
 const OPERATORS: &str = "app.kubernetes.io/name=weft,app.kubernetes.io/component=operator";
 /// Name of our CRD.
 const CRD: &str = "meshconfigs.weft.mesh";
+/// Label of a CRD that a test has made.
+pub const MADE_BY_A_TEST: &str = "weft.mesh/made-by-a-test";
 /// Name of the Helm release and of the MeshConfig.
 const NAME: &str = "weft";
 
-/// Whether this process has installed Weft, so that the tests share one mesh.
-static INSTALLED: Mutex<bool> = Mutex::const_new(false);
+/// Whether this process has installed Weft, so that the tests share one mesh, and whether it enforces access control.
+static INSTALLED: Mutex<Option<AccessControl>> = Mutex::const_new(None);
+
+/// Whether nothing passes but what is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AccessControl {
+    Disabled,
+    Enforced,
+}
 
 /// Weft is there, freshly installed by this process, and Ready.
 pub async fn installed(cluster: &Cluster) -> Result {
     let mut installed = INSTALLED.lock().await;
-    if !*installed {
-        // What an earlier run left may be of an older build under the same tag.
-        uninstall(cluster).await?;
-        install(cluster).await?;
-        apply_meshconfig(cluster, &meshconfig()).await?;
-        *installed = true;
-    }
+    install_once(cluster, &mut installed).await?;
     ready(cluster, seconds(60)).await
+}
+
+async fn install_once(cluster: &Cluster, installed: &mut Option<AccessControl>) -> Result {
+    if installed.is_some() {
+        return Ok(());
+    }
+    // What an earlier run left may be of an older build under the same tag.
+    uninstall(cluster).await?;
+    install(cluster).await?;
+    apply_meshconfig(cluster, &meshconfig()).await?;
+    *installed = Some(AccessControl::Disabled);
+    Ok(())
+}
+
+/// The mesh is as the tests of `party` need it. For those that need it as it is installed that may mean: not installed.
+pub(crate) async fn is_for(cluster: &Cluster, party: Party) -> Result {
+    let mut installed = INSTALLED.lock().await;
+    let wanted = match party {
+        Party::Alone | Party::AsInstalled => AccessControl::Disabled,
+        Party::UnderAccessControl => {
+            install_once(cluster, &mut installed).await?;
+            AccessControl::Enforced
+        }
+    };
+    if installed.is_none_or(|now| now == wanted) {
+        return Ok(());
+    }
+    // Whatever comes of it, it is no longer as it was.
+    *installed = None;
+    let mut object = meshconfig();
+    if wanted == AccessControl::Enforced {
+        merge(&mut object["spec"], enforced());
+    }
+    apply_meshconfig(cluster, &object).await?;
+    ready(cluster, seconds(60)).await?;
+    *installed = Some(wanted);
+    Ok(())
+}
+
+/// What the spec of a MeshConfig says to let nothing pass but what is allowed.
+pub fn enforced() -> Value {
+    json!({ "accessControl": "Enforced" })
+}
+
+/// What it says to answer what is not allowed with this status.
+pub fn denied_with(status: u16) -> Value {
+    json!({ "deniedStatus": status })
 }
 
 /// Takes Weft away, for a test that wants to install it itself.
 pub async fn absent(cluster: &Cluster) -> Result {
     let mut installed = INSTALLED.lock().await;
-    *installed = false;
+    *installed = None;
     uninstall(cluster).await
 }
 
@@ -105,6 +156,9 @@ pub async fn uninstall(cluster: &Cluster) -> Result {
     if crds.get_opt(CRD).await?.is_some() {
         crds.delete(CRD, &DeleteParams::default()).await?;
     }
+    // Those that a test has put in the place of others, and did not come to take away.
+    let of_tests = ListParams::default().labels(MADE_BY_A_TEST);
+    crds.delete_collection(&DeleteParams::default(), &of_tests).await?;
     wait::until("the CRD is gone", seconds(30), async || {
         let left = crds.get_opt(CRD).await?;
         Ok(Seen::when(left.is_none(), (), || "it is still there".to_owned()))

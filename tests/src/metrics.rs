@@ -24,6 +24,8 @@ pub const EJECTIONS: &str = "weft_proxy_ejections_total";
 pub const CONNECT_FAILURES: &str = "weft_proxy_connect_failures_total";
 /// Bytes, by `direction`: `received` from clients, `sent` to them.
 pub const BYTES: &str = "weft_proxy_traffic_bytes_total";
+/// Requests, connections and datagrams that access control denied.
+pub const DENIED: &str = "weft_proxy_denied_total";
 /// TCP connections that are open.
 pub const TCP_OPEN: &str = "weft_proxy_tcp_connections_open";
 /// UDP sessions that there are.

@@ -192,6 +192,12 @@ impl Embedded {
         Err(format!("power {switch} {node}: {}", String::from_utf8_lossy(&output.stderr)).into())
     }
 
+    /// Lets the next pod on `node` have the first address that is free, which is that of a pod just gone: without this an
+    /// address is given again only when the whole range was.
+    pub async fn give_the_first_free_address(&self, node: &str) -> Result {
+        self.on_node(node, "rm -f /run/cni-ipam/pods/last_reserved_ip.*").await.map(|_| ())
+    }
+
     /// Writes by the `ServiceAccount` `namespace/name` since `since`, in order.
     pub async fn writes_by(&self, namespace: &str, name: &str, since: SystemTime) -> Result<Vec<Write>> {
         let log = self.state.join("control-plane/var/log/audit/audit.log");

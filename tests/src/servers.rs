@@ -5,6 +5,7 @@ use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::clients::create_account;
 use crate::cluster::Cluster;
 use crate::workloads::{available, lab_image};
 
@@ -24,6 +25,8 @@ pub struct Server {
     pub ports: Vec<(String, u16)>,
     /// Further labels of its pods.
     pub labels: Vec<(String, String)>,
+    /// The `ServiceAccount` they run as, if not that of the namespace.
+    account: Option<String>,
     speaks: Speaks,
 }
 
@@ -66,7 +69,14 @@ impl Server {
     }
 
     fn speaking(speaks: Speaks, app: &str, replicas: u32, ports: &[(&str, u16)]) -> Self {
-        let server = Self { app: app.to_owned(), replicas, ports: Vec::new(), labels: Vec::new(), speaks };
+        let server = Self {
+            app: app.to_owned(),
+            replicas,
+            ports: Vec::new(),
+            labels: Vec::new(),
+            account: None,
+            speaks,
+        };
         server.ports(ports)
     }
 
@@ -81,6 +91,20 @@ impl Server {
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// As a `ServiceAccount` of the name of the Deployment.
+    #[must_use]
+    pub fn with_account(self) -> Self {
+        let name = self.app.clone();
+        self.account(&name)
+    }
+
+    /// As this `ServiceAccount`, which is made if there is none.
+    #[must_use]
+    pub fn account(mut self, name: &str) -> Self {
+        self.account = Some(name.to_owned());
         self
     }
 
@@ -168,6 +192,7 @@ impl Server {
                             "whenUnsatisfiable": "DoNotSchedule",
                             "labelSelector": { "matchLabels": { "app": self.app } },
                         }],
+                        "serviceAccountName": self.account,
                         "automountServiceAccountToken": false,
                         "containers": [self.container()],
                         "volumes": volumes,
@@ -179,6 +204,9 @@ impl Server {
 
     /// Creates it.
     pub async fn create(&self, cluster: &Cluster, namespace: &str) -> Result {
+        if let Some(account) = &self.account {
+            create_account(cluster, namespace, account).await?;
+        }
         let api: Api<Deployment> = cluster.api(namespace);
         api.create(&PostParams::default(), &serde_json::from_value(self.manifest())?).await?;
         Ok(())

@@ -1,17 +1,20 @@
 //! What most tests begin with: the mesh, a namespace with servers and Services in it, and a client on each node.
 
+use std::borrow::Borrow;
+
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::DeleteParams;
 use serde_json::Value;
 
 use crate::Result;
+use crate::clients::ClientPod;
 use crate::cluster::Cluster;
 use crate::exec::PodRef;
 use crate::servers::Server;
 use crate::services::UserService;
 use crate::traffic::{self, Answer};
-use crate::wait::seconds;
-use crate::{mesh, workloads};
+use crate::wait::{self, Seen, seconds};
+use crate::{mesh, smi, workloads};
 
 /// A test's own namespace.
 pub struct Stage {
@@ -19,7 +22,7 @@ pub struct Stage {
     pub cluster: Cluster,
     /// Its name.
     pub ns: String,
-    /// A client pod on each node, in the order of the nodes.
+    /// A client pod on each node, in the order of the nodes; or the callers, if it has such.
     pub clients: Vec<PodRef>,
 }
 
@@ -31,6 +34,29 @@ impl Stage {
         servers: &[Server],
         services: &[UserService],
     ) -> Result<Self> {
+        let callers = cluster.nodes.iter().map(|node| ClientPod::new(&format!("client-{node}"), node));
+        Self::with(cluster, namespace, servers, services, callers.collect()).await
+    }
+
+    /// The same with a client pod on the first node for each of `callers`, who runs as a `ServiceAccount` of that name.
+    pub async fn with_callers(
+        cluster: &Cluster,
+        namespace: &str,
+        servers: &[Server],
+        services: &[UserService],
+        callers: &[&str],
+    ) -> Result<Self> {
+        let callers = callers.iter().map(|name| ClientPod::new(name, &cluster.nodes[0]).with_account());
+        Self::with(cluster, namespace, servers, services, callers.collect()).await
+    }
+
+    async fn with(
+        cluster: &Cluster,
+        namespace: &str,
+        servers: &[Server],
+        services: &[UserService],
+        clients: Vec<ClientPod>,
+    ) -> Result<Self> {
         mesh::installed(cluster).await?;
         let ns = workloads::namespace(cluster, namespace).await?;
         for server in servers {
@@ -39,7 +65,7 @@ impl Stage {
         for service in services {
             service.create(cluster, &ns).await?;
         }
-        let clients = workloads::clients(cluster, &ns).await?;
+        let clients = workloads::start_all(cluster, &ns, clients).await?;
         for server in servers {
             workloads::available(cluster, &ns, &server.app).await?;
         }
@@ -49,6 +75,12 @@ impl Stage {
     /// The client on the first node.
     pub fn client(&self) -> &PodRef {
         &self.clients[0]
+    }
+
+    /// The client pod `name`.
+    pub fn caller(&self, name: &str) -> Result<&PodRef> {
+        let found = self.clients.iter().find(|client| client.name == name);
+        Ok(found.ok_or_else(|| format!("there is no caller {name}"))?)
     }
 
     /// The name by which a Service is called through the mesh.
@@ -84,6 +116,41 @@ impl Stage {
     /// Asks `path` of a Service from the client on the first node.
     pub async fn get_all(&self, service: &str, path: &str, args: &[&str]) -> Result<Vec<Answer>> {
         traffic::get(&self.cluster, self.client(), &self.url(service, path), args).await
+    }
+
+    /// Asks `path` of a Service once from the client pod `caller`.
+    pub async fn get_as(&self, caller: &str, service: &str, path: &str, args: &[&str]) -> Result<Answer> {
+        let answers =
+            traffic::get(&self.cluster, self.caller(caller)?, &self.url(service, path), args).await?;
+        answers.into_iter().next().ok_or_else(|| "no answer was printed".into())
+    }
+
+    /// Asks the same until the status is `status`.
+    pub async fn answers(
+        &self,
+        caller: &str,
+        service: &str,
+        path: &str,
+        args: &[&str],
+        status: u16,
+    ) -> Result<Answer> {
+        let what = format!("{caller} asking {service}{path} with {args:?} gets {status}");
+        wait::until(&what, seconds(30), async || {
+            let answer = self.get_as(caller, service, path, args).await?;
+            let state = format!("{answer:?}");
+            Ok(Seen::when(answer.status == Some(status), answer, || state))
+        })
+        .await
+    }
+
+    /// Applies objects of the Service Mesh Interface.
+    pub async fn apply(&self, objects: impl IntoIterator<Item = impl Borrow<Value>>) -> Result {
+        smi::apply_all(&self.cluster, &self.ns, objects).await
+    }
+
+    /// Deletes one.
+    pub async fn delete(&self, object: &Value) -> Result {
+        smi::delete(&self.cluster, &self.ns, object).await
     }
 
     /// How often the pods of `app` were asked with `?key=<key>`, together.

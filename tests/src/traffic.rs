@@ -131,6 +131,9 @@ pub struct LoadReport {
     pub failures: Vec<Value>,
     /// When the last request should have left that had no good answer, by the load's clock.
     pub last_failure_s: Option<f64>,
+    /// Good answers by app.
+    #[serde(default)]
+    pub apps: BTreeMap<String, u64>,
     /// Good answers by pod.
     pub pods: BTreeMap<String, u64>,
     /// Good answers by node whose proxy carried them.
@@ -160,7 +163,7 @@ pub enum Mode {
 }
 
 impl Load {
-    /// Starts `rps` requests a second (in each mode) to `url`, where `app` should answer.
+    /// Starts `rps` requests a second (in each mode) to `url`, where `app` should answer; `a,b`: one of several.
     pub async fn start(
         cluster: &Cluster,
         client: &PodRef,

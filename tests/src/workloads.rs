@@ -10,6 +10,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::clients::ClientPod;
 use crate::cluster::Cluster;
 use crate::exec::PodRef;
 use crate::wait::{self, Seen, seconds};
@@ -151,9 +152,15 @@ pub fn service_manifest(name: &str, selector: &Value, ports: &[(&str, u16, Value
 
 /// A client pod for each node, in the order of the nodes.
 pub async fn clients(cluster: &Cluster, namespace: &str) -> Result<Vec<PodRef>> {
+    let pods = cluster.nodes.iter().map(|node| ClientPod::new(&format!("client-{node}"), node));
+    start_all(cluster, namespace, pods.collect()).await
+}
+
+/// Makes client pods and waits until all are Ready; in the same order.
+pub async fn start_all(cluster: &Cluster, namespace: &str, pods: Vec<ClientPod>) -> Result<Vec<PodRef>> {
     let mut clients = Vec::new();
-    for node in &cluster.nodes {
-        clients.push(create_client(cluster, namespace, &format!("client-{node}"), node).await?);
+    for pod in pods {
+        clients.push(pod.create(cluster, namespace).await?);
     }
     for client in &clients {
         pod_ready(cluster.client.clone(), client, seconds(60)).await?;
@@ -163,26 +170,7 @@ pub async fn clients(cluster: &Cluster, namespace: &str) -> Result<Vec<PodRef>> 
 
 /// A further client pod on `node`.
 pub async fn client(cluster: &Cluster, namespace: &str, name: &str, node: &str) -> Result<PodRef> {
-    let client = create_client(cluster, namespace, name, node).await?;
-    pod_ready(cluster.client.clone(), &client, seconds(60)).await?;
-    Ok(client)
-}
-
-async fn create_client(cluster: &Cluster, namespace: &str, name: &str, node: &str) -> Result<PodRef> {
-    let object = json!({
-        "metadata": { "name": name, "labels": { "app": "client" } },
-        "spec": {
-            "nodeName": node,
-            "automountServiceAccountToken": false,
-            "terminationGracePeriodSeconds": 1,
-            // With the default range, half a minute of a connection per request at 500 a second uses up the ports.
-            "securityContext": { "sysctls": [{ "name": "net.ipv4.ip_local_port_range", "value": "1024 65535" }] },
-            "containers": [{ "name": "client", "image": lab_image(), "args": ["sleep"] }],
-        },
-    });
-    let api: Api<Pod> = cluster.api(namespace);
-    api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
-    Ok(PodRef { namespace: namespace.to_owned(), name: name.to_owned() })
+    ClientPod::new(name, node).start(cluster, namespace).await
 }
 
 /// The address of a pod.

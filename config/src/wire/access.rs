@@ -11,7 +11,7 @@ pub(super) fn encode_restriction(restriction: Restriction) -> v1::Restriction {
 }
 
 /// What is no status of a refusal is read as the usual one: the port stays restricted.
-pub(super) fn decode_restriction(restriction: &v1::Restriction) -> Restriction {
+pub(super) fn decode_restriction(restriction: v1::Restriction) -> Restriction {
     let asked = u16::try_from(restriction.denied_status).ok().filter(|status| (400..500).contains(status));
     Restriction { denied_status: asked.unwrap_or(FORBIDDEN) }
 }
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_restriction_stays_one_whatever_its_status() {
         for (sent, status) in [(0, 403), (404, 404), (200, 403), (99_999, 403)] {
-            let restriction = decode_restriction(&v1::Restriction { denied_status: sent });
+            let restriction = decode_restriction(v1::Restriction { denied_status: sent });
             assert_eq!(restriction.denied_status, status);
         }
     }

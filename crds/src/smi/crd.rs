@@ -93,9 +93,9 @@ fn http_route_group() -> Value {
             "description": "Any when missing or *."},
         "pathRegex": {"type": "string",
             "description": "Regular expression for the beginning of the path. Any when missing."},
-        "headers": {"type": "array",
-            "description": "Regular expressions for the values of headers, by their names.",
-            "items": {"type": "object", "additionalProperties": {"type": "string"}}},
+        // The definitions of others have a list of maps here, the text of the specification one map.
+        "headers": {"x-kubernetes-preserve-unknown-fields": true,
+            "description": "Regular expressions for the values of headers, by their names."},
     }}}})
 }
 

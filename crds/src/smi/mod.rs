@@ -97,6 +97,12 @@ impl Unreadable {
 
 /// Reads the fields of `object`: those under `spec` when there are any, else those at the top level.
 fn fields<T: DeserializeOwned>(object: &Value) -> Result<T, Unreadable> {
-    let spec = object.get("spec").filter(|spec| spec.as_object().is_some_and(|fields| !fields.is_empty()));
-    T::deserialize(spec.unwrap_or(object)).map_err(|error| Unreadable(error.to_string()))
+    let fields = match object.get("spec") {
+        None | Some(Value::Null) => object,
+        Some(Value::Object(fields)) if fields.is_empty() => object,
+        Some(spec @ Value::Object(_)) => spec,
+        // Not as if it said nothing: a route that says nothing is for any port.
+        Some(spec) => return Err(Unreadable(format!("spec: {spec} has no fields"))),
+    };
+    T::deserialize(fields).map_err(|error| Unreadable(error.to_string()))
 }

@@ -156,5 +156,7 @@ mod tests {
         // Left out it would be any port.
         assert!(PortRoute::read(&json!({"spec": {"matches": {"ports": [0]}}})).is_err());
         assert!(PortRoute::read(&json!({"spec": {"matches": {"ports": ["http"]}}})).is_err());
+        assert!(PortRoute::read(&json!({"spec": {"matches": null}})).is_err());
+        assert!(PortRoute::read(&json!({"spec": [80]})).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! How Services, EndpointSlices and MeshConfigs go into the index.
+//! How `Services`, `EndpointSlices` and `MeshConfigs` go into the index.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

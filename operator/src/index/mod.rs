@@ -17,7 +17,7 @@ mod identities;
 pub(crate) mod kinds;
 pub mod pods;
 pub mod scope;
-mod smi;
+pub(crate) mod smi;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -41,7 +41,7 @@ async fn follow_with(
     objects_of: impl Fn(&str) -> Objects,
 ) {
     let mut definitions = std::pin::pin!(definitions);
-    let mut served = Served { kind, version: None, listing: None };
+    let mut served = Served { kind, known: false, version: None, listing: None };
     let mut watch: Option<(SmiKind, Objects)> = None;
     let mut listed = None;
     loop {
@@ -60,13 +60,12 @@ async fn follow_with(
                     }
                     // Those of the version before stay until the new list is complete.
                     listed = None;
-                    watch = served.version.flatten().map(|version| {
-                        let api_version = format!("{}/{version}", kind.group).into();
-                        (SmiKind { kind, api_version }, objects_of(version))
+                    watch = served.version.map(|version| {
+                        (SmiKind::new(kind, version), objects_of(version))
                     });
-                    tracing::info!(kind = kind.kind, version = served.version.flatten(), "what the cluster serves");
+                    tracing::info!(kind = kind.kind, version = served.version, "what the cluster serves");
                     if watch.is_none() {
-                        let none = SmiKind { kind, api_version: "".into() };
+                        let none = SmiKind::new(kind, "");
                         index.take(&none, Event::Init, &mut listed);
                         index.take(&none, Event::InitDone, &mut listed);
                     }
@@ -85,8 +84,10 @@ async fn follow_with(
 /// Which version of a kind to watch.
 struct Served {
     kind: Definition,
-    /// `None`: not known yet; `Some(None)`: there is none.
-    version: Option<Option<&'static str>>,
+    /// Whether the definition, or that there is none, has been seen.
+    known: bool,
+    /// `None`: there is none.
+    version: Option<&'static str>,
     /// What a full list in progress has brought.
     listing: Option<&'static str>,
 }
@@ -108,7 +109,8 @@ impl Served {
             Event::Apply(definition) => self.newest(&definition),
             Event::Delete(_) => None,
         };
-        self.version.replace(now) != Some(now)
+        let first = !std::mem::replace(&mut self.known, true);
+        std::mem::replace(&mut self.version, now) != now || first
     }
 
     fn is_it(&self, definition: &CustomResourceDefinition) -> bool {
@@ -129,9 +131,16 @@ impl Served {
 }
 
 /// Objects of one kind, as they come in one version.
-struct SmiKind {
+pub(crate) struct SmiKind {
     kind: Definition,
     api_version: Arc<str>,
+}
+
+impl SmiKind {
+    /// Objects of `kind`, as they come in `version`.
+    pub(crate) fn new(kind: Definition, version: &str) -> Self {
+        Self { kind, api_version: format!("{}/{version}", kind.group).into() }
+    }
 }
 
 impl Kind for SmiKind {
@@ -211,13 +220,13 @@ mod tests {
 
     #[test]
     fn the_newest_released_version_that_is_served_is_watched() {
-        let served = Served { kind: TRAFFIC_SPLIT, version: None, listing: None };
+        let served = Served { kind: TRAFFIC_SPLIT, known: false, version: None, listing: None };
         let newest = |versions: &[(&str, bool)]| served.newest(&definition(versions, true));
         assert_eq!(newest(&[("v1alpha1", true), ("v1alpha2", true)]), Some("v1alpha2"));
         assert_eq!(newest(&[("v1alpha4", false), ("v1alpha3", true), ("v1alpha2", true)]), Some("v1alpha3"));
         assert_eq!(newest(&[("v1alpha5", true), ("v1", true)]), None, "of what comes we know nothing");
         assert_eq!(served.newest(&definition(&[("v1alpha4", true)], false)), None, "it is not served yet");
-        let other = Served { kind: TRAFFIC_TARGET, version: None, listing: None };
+        let other = Served { kind: TRAFFIC_TARGET, known: false, version: None, listing: None };
         assert_eq!(other.newest(&definition(&[("v1alpha3", true)], true)), None);
     }
 
@@ -288,7 +297,7 @@ mod tests {
     #[tokio::test]
     async fn a_change_concerns_the_services_before_and_after() {
         let index = Index::new("weft-system");
-        let kind = SmiKind { kind: TRAFFIC_SPLIT, api_version: "split.smi-spec.io/v1alpha4".into() };
+        let kind = SmiKind::new(TRAFFIC_SPLIT, "v1alpha4");
         index.take(&kind, Event::Apply(split("a", "web", 1)), &mut None);
         index.take(&kind, Event::Apply(split("c", "shop", 1)), &mut None);
         let changes = index.changes(About::Everything);

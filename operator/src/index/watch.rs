@@ -79,7 +79,7 @@ pub(super) fn broken(kind: &str, error: &watcher::Error) {
 
 impl Index {
     /// Takes one event; `listed` gathers the keys of a full list in progress.
-    pub(super) fn take<K: Kind>(
+    pub(crate) fn take<K: Kind>(
         &self,
         kind: &K,
         event: Event<K::Object>,

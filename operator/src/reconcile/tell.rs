@@ -30,8 +30,15 @@ pub struct Word {
 pub struct Teller {
     client: Client,
     reporter: Reporter,
-    /// By kind and name: the uid of the object that was told, and what.
-    told: HashMap<(&'static str, Name), (Arc<str>, BTreeSet<Word>)>,
+    /// By the objects' kinds and names.
+    told: HashMap<(&'static str, Name), Told>,
+}
+
+/// What an object was told.
+struct Told {
+    /// Another object of the same name has been told nothing.
+    uid: Arc<str>,
+    words: BTreeSet<Word>,
 }
 
 impl Teller {
@@ -44,8 +51,8 @@ impl Teller {
     /// Tells of `about` what of `words` it was not told yet. Returns whether everything has been told now.
     pub async fn tell(&mut self, about: &Subject, words: BTreeSet<Word>, action: &str) -> bool {
         let key = (about.kind, about.name.clone());
-        let before = self.told.remove(&key).filter(|(uid, _)| *uid == about.uid);
-        let mut told = before.map(|(_, told)| told).unwrap_or_default();
+        let before = self.told.remove(&key).filter(|told| told.uid == about.uid);
+        let mut told = before.map(|told| told.words).unwrap_or_default();
         told.retain(|word| words.contains(word));
         let mut all = true;
         for word in words {
@@ -61,7 +68,7 @@ impl Teller {
             }
         }
         if !told.is_empty() {
-            self.told.insert(key, (Arc::clone(&about.uid), told));
+            self.told.insert(key, Told { uid: Arc::clone(&about.uid), words: told });
         }
         all
     }

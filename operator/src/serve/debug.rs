@@ -125,3 +125,31 @@ fn json(value: &impl Serialize) -> Response<Answer> {
         Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be encoded\n"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::policies::tests::enforced;
+
+    #[tokio::test]
+    async fn every_policy_is_listed_with_what_became_of_it() {
+        let debug = Debug { index: enforced(), publisher: Publisher::default() };
+        let answer = debug.answer(&Request::get("/debug/smi").body(()).unwrap());
+        assert_eq!(answer.status(), StatusCode::OK);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let all: Vec<Value> = serde_json::from_slice(&body).unwrap();
+        let second = all.iter().find(|object| object["name"] == "second").unwrap();
+        let note = "Service shop/web is split by TrafficSplit shop/canary already, which is older.";
+        assert_eq!(
+            *second,
+            json!({"kind": "TrafficSplit", "apiVersion": "split.smi-spec.io/v1alpha4", "namespace": "shop",
+                "name": "second", "verdict": "Rejected", "notes": [note]})
+        );
+        let unknown = debug.answer(&Request::get("/elsewhere").body(()).unwrap());
+        let body = unknown.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "/debug/services /debug/configuration /debug/smi\n");
+    }
+}

@@ -4,6 +4,8 @@
 //! target that cannot be read is as if it were not there. In a target with rules of several kinds those of one kind are
 //! alternatives, and a request must meet each kind that says something of its protocol: with a `TCPRoute` and an
 //! `HTTPRouteGroup` it must come to one of these ports and be one of these requests.
+//!
+//! A target opens accounts of its own namespace only: whoever may write one elsewhere has no say in whom these let in.
 
 use std::collections::BTreeMap;
 
@@ -57,6 +59,14 @@ fn grant(
     objects: &Objects,
     notes: &mut Vec<String>,
 ) -> Option<Grant> {
+    let namespace = &object.name.namespace;
+    if *target.destination.namespace != **namespace {
+        notes.push(format!(
+            "It allows nothing: its destination is in namespace {0}, and only a target there may open it. Move it to {0}.",
+            target.destination.namespace
+        ));
+        return None;
+    }
     if target.sources.is_empty() {
         notes.push("It allows nothing: it has no sources.".to_owned());
         return None;
@@ -66,7 +76,6 @@ fn grant(
     // Without rules anything goes. With rules a protocol no rule is for does not.
     let (http, tcp, udp) = (has(RouteKind::Http), has(RouteKind::Tcp), has(RouteKind::Udp));
     let any = target.rules.is_empty();
-    let namespace = &object.name.namespace;
     let requests = http.then(|| {
         let mut matches = Vec::new();
         for rule in of(RouteKind::Http) {
@@ -229,10 +238,28 @@ mod tests {
     #[test]
     fn a_target_outside_the_mesh_allows_nothing() {
         let mut objects = Objects::default();
-        let account = json!({"kind": "ServiceAccount", "name": "api", "namespace": "shop"});
+        let account = json!({"kind": "ServiceAccount", "name": "api"});
         let target = json!({"spec": {"destination": account, "sources": [account]}});
         objects.insert(TRAFFIC_TARGET, &Name::new("else", "target"), Meta::default(), &target);
         assert_eq!(all(&objects, &|namespace| namespace == "else").len(), 1);
         assert!(all(&objects, &|namespace| namespace == "shop").is_empty());
+    }
+
+    #[test]
+    fn a_target_opens_its_own_namespace_to_anybody_and_no_other_to_anybody() {
+        let mut objects = Objects::default();
+        let of = |namespace: &str| json!({"kind": "ServiceAccount", "name": "api", "namespace": namespace});
+        let target =
+            |destination, source| json!({"spec": {"destination": of(destination), "sources": [of(source)]}});
+        objects.insert(TRAFFIC_TARGET, &Name::new("shop", "a"), Meta::default(), &target("shop", "else"));
+        objects.insert(TRAFFIC_TARGET, &Name::new("else", "b"), Meta::default(), &target("shop", "else"));
+        let access = all(&objects, &|_| true);
+        let [grant] = &*access[&AccountId { namespace: "shop".into(), name: "api".into() }].grants else {
+            panic!("one of the two counts: {access:?}")
+        };
+        assert_eq!(grant.name, "shop/a");
+        let rejected =
+            review(&objects, true).into_iter().find(|one| one.verdict == Verdict::Rejected).unwrap();
+        assert!(rejected.notes.join(" ").contains("Move it to shop"), "{rejected:?}");
     }
 }

@@ -137,6 +137,14 @@ mod tests {
         assert_eq!(forest.dropped(&Name::new("shop", "s2")), Some(&Dropped::Loop("a".into())));
     }
 
+    /// How deep it goes down from `root`.
+    fn depth(forest: &Forest, root: &str, so_far: usize) -> usize {
+        assert!(so_far < 20, "a loop");
+        let Some((_, split)) = forest.get(&ServiceId::new("shop", root)) else { return so_far };
+        let nested = split.backends.iter().filter(|backend| backend.service != root);
+        nested.map(|backend| depth(forest, &backend.service, so_far + 1)).max().unwrap_or(so_far)
+    }
+
     proptest! {
         /// Every way down ends, and what was in force stays so when a younger split comes.
         #[test]
@@ -148,12 +156,6 @@ mod tests {
             }).collect();
             let all = objects(&named);
             let forest = all.forest("shop").unwrap();
-            fn depth(forest: &Forest, root: &str, so_far: usize) -> usize {
-                assert!(so_far < 20, "a loop");
-                let Some((_, split)) = forest.get(&ServiceId::new("shop", root)) else { return so_far };
-                let nested = split.backends.iter().filter(|backend| backend.service != root);
-                nested.map(|backend| depth(forest, &backend.service, so_far + 1)).max().unwrap_or(so_far)
-            }
             for root in 0..6 {
                 depth(forest, &format!("r{root}"), 0);
             }

@@ -8,6 +8,9 @@ pub mod objects;
 pub mod routes;
 pub mod split;
 
+#[cfg(test)]
+mod never_wider;
+
 use std::fmt;
 use std::sync::Arc;
 

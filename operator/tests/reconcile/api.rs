@@ -38,6 +38,8 @@ struct State {
     log: Vec<(u64, Key, &'static str, Value)>,
     /// "METHOD path" of every request but watches.
     requests: Vec<String>,
+    /// What was posted to collections, Events mostly.
+    posted: Vec<Value>,
     refusals: Vec<Refusal>,
     version: u64,
 }
@@ -140,6 +142,19 @@ impl ApiServer {
         self.lock().requests.clone()
     }
 
+    /// The Events on `name`, as "Reason: note".
+    pub(crate) fn events_on(&self, kind: &str, name: &str) -> Vec<String> {
+        let about = |event: &&Value| event["regarding"]["kind"] == kind && event["regarding"]["name"] == name;
+        let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        let state = self.lock();
+        let events = state.posted.iter().filter(about);
+        events
+            .map(|event| {
+                format!("{} {}: {}", text(event, "type"), text(event, "reason"), text(event, "note"))
+            })
+            .collect()
+    }
+
     /// Every write so far, Events and the Lease apart.
     pub(crate) fn writes(&self) -> Vec<String> {
         let read = |request: &String| {
@@ -207,7 +222,11 @@ impl State {
         let target = Target::of(path);
         let key = target.key();
         let Some(name) = &target.name else {
-            return if method == "POST" { (201, body) } else { (200, self.list(&target, query)) };
+            if method == "POST" {
+                self.posted.push(body.clone());
+                return (201, body);
+            }
+            return (200, self.list(&target, query));
         };
         let before = self.objects.get(&key).cloned();
         match (method, before) {

@@ -390,3 +390,50 @@ async fn who_does_not_hold_the_lease_writes_nothing() {
     let refused = operator.writer.delete::<ConfigMap>("kube-system", "coredns").await.unwrap_err();
     assert!(matches!(refused, WriteError::NotLeader(_)));
 }
+
+fn definition(group: &str, kind: &str, version: &str) -> Value {
+    let versions = json!([{"name": version, "served": true, "storage": true}]);
+    let names = json!({"kind": kind, "plural": format!("{}s", kind.to_lowercase())});
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": versions},
+        "status": {"conditions": [{"type": "Established", "status": "True", "reason": "", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authors_of_policies_are_told_once_and_again_when_it_is_otherwise() {
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    const SPLIT: &str = "/apis/split.smi-spec.io/v1alpha2/namespaces/shop/trafficsplits/canary";
+    let (api, _operator) = standing_mesh(json!({})).await;
+    let split = |backend: &str| {
+        json!({"apiVersion": "split.smi-spec.io/v1alpha2", "kind": "TrafficSplit", "metadata": {},
+        "spec": {"service": "cart", "backends": [{"service": backend, "weight": 1}]}})
+    };
+    api.put(SPLIT, split("cart-v2"));
+    // The kind comes after the operator, in the version that another tool brought along.
+    let crd = definition("split.smi-spec.io", "TrafficSplit", "v1alpha2");
+    api.put(&format!("{DEFINITIONS}/trafficsplits.split.smi-spec.io"), crd);
+    let told = |n: usize| {
+        let events = api.events_on("TrafficSplit", "canary");
+        (events.len() >= n).then_some(events)
+    };
+    let [first] = until("the first Event", &api, || told(1)).await.try_into().unwrap();
+    assert!(first.starts_with("Warning Rejected: Backend cart-v2: there is no such Service"), "{first}");
+    let counts = |key: &str, n: u64| (api.get(MESH)?["status"]["smi"][key] == n).then_some(());
+    until("the count", &api, || counts("rejected", 1)).await;
+    two_more_looks(&api).await;
+    assert_eq!(told(1).unwrap().len(), 1, "at rest nothing is told");
+
+    api.put("/api/v1/namespaces/shop/services/cart-v2", service("10.96.0.21", &[80, 81]));
+    let [_, second] = until("the second Event", &api, || told(2)).await.try_into().unwrap();
+    assert_eq!(second, "Normal Accepted: It is in force as it is written.");
+    until("the count", &api, || counts("accepted", 1)).await;
+    assert_eq!(
+        reason(&api, MESH, "Degraded").as_deref(),
+        Some("AllWell"),
+        "that is between its author and us"
+    );
+
+    api.delete(&format!("{DEFINITIONS}/trafficsplits.split.smi-spec.io"));
+    until("without the kind there are none", &api, || counts("accepted", 0)).await;
+}

@@ -240,7 +240,9 @@ mod tests {
                 if both_at_once {
                     accounts.set_identities(changes);
                 } else {
-                    changes.into_iter().for_each(|change| accounts.set_identities([change]));
+                    for change in changes {
+                        accounts.set_identities([change]);
+                    }
                 }
                 let owners: Vec<_> = [1, 2, 3].map(|n| who(&accounts, n).unwrap()).into();
                 assert_eq!(owners, ["b", "a", "b"]);

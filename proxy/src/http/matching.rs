@@ -4,6 +4,9 @@ use http::HeaderMap;
 use pingora::http::RequestHeader;
 use weft_config::HttpMatch;
 
+/// How often a path is decoded.
+const MOST_DECODINGS: usize = 4;
+
 /// What is looked at of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Form<'a> {
@@ -46,7 +49,7 @@ pub fn resolved(path: &str) -> Option<String> {
     if plain {
         return None;
     }
-    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy().replace('\\', "/");
+    let decoded = decoded(path).replace('\\', "/");
     let mut segments: Vec<&str> = Vec::new();
     for segment in decoded.split('/') {
         // What follows a semicolon are parameters to some servers: `/..;/` is `/../` to them.
@@ -63,6 +66,19 @@ pub fn resolved(path: &str) -> Option<String> {
         resolved.push('/');
     }
     (resolved != path).then_some(resolved)
+}
+
+/// Decoded until nothing is left to decode: some servers do it more than once.
+fn decoded(path: &str) -> String {
+    let mut text = path.to_owned();
+    for _ in 0..MOST_DECODINGS {
+        let next = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
+        if next == text {
+            break;
+        }
+        text = next;
+    }
+    text
 }
 
 #[cfg(test)]
@@ -113,6 +129,8 @@ mod tests {
             ("/public/%2E./admin", Some("/admin")),
             ("/public/..;/admin", Some("/admin")),
             ("/public%2f..%2fadmin", Some("/admin")),
+            ("/public/%252e%252e/admin", Some("/admin")),
+            ("/public/%25252e%25252e%2525252fadmin", Some("/admin")),
             ("/public\\..\\admin", Some("/admin")),
             ("//admin", Some("/admin")),
             ("/./admin/", Some("/admin/")),

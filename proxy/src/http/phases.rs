@@ -123,7 +123,11 @@ impl ProxyHttp for Phases {
             return Error::err(ErrorType::HTTPStatus(400));
         }
         if let Err((status, denied)) = self.route(session, request).await {
-            return self.refuse(session, request, status, None, denied.to_string()).await;
+            // As if it were not there: only the log is told more.
+            let told = if status == 404 { "not found".to_owned() } else { denied.to_string() };
+            let refused = self.refuse(session, request, status, None, told).await;
+            request.reason = Some(denied.to_string());
+            return refused;
         }
         let Some(target) = &request.target else { return Ok(false) };
         if let (Some(limiter), Some(source)) = (&target.http.rate_limiter, request.source_ip())

@@ -1,41 +1,23 @@
 //! The access log: nothing unless asked for; then a line for each request and connection, in the form asked for.
 
-use std::time::Duration;
-
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use kube::api::LogParams;
 use serde_json::{Value, json};
+use weft_tests::Result;
+use weft_tests::access_log::{self, while_logging};
 use weft_tests::cluster::{self, Cluster};
 use weft_tests::protocols::tcp;
 use weft_tests::services::UserService;
 use weft_tests::stage::Stage;
 use weft_tests::wait::{self, Seen, seconds};
 use weft_tests::workloads::{Server, address_of};
-use weft_tests::{Result, mesh};
-
-/// Every node's proxy is gone for its drain in turn, at most.
-const DEADLINE: Duration = Duration::from_secs(90);
 
 /// The lines of the first node's proxy that contain `text`.
 async fn lines(cluster: &Cluster, text: &str) -> Result<Vec<String>> {
-    let proxy = mesh::proxy_on(cluster, &cluster.nodes[0]).await?.name_any();
-    let log = cluster.api::<Pod>(mesh::NAMESPACE).logs(&proxy, &LogParams::default()).await?;
-    Ok(log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect())
+    access_log::lines(cluster, &cluster.nodes[0], text).await
 }
 
-/// The one line that contains `text`.
+/// The one line of it that contains `text`.
 async fn line(cluster: &Cluster, text: &str) -> Result<String> {
-    wait::until(&format!("one line has {text}"), seconds(10), async || {
-        let mut lines = lines(cluster, text).await?;
-        let state = format!("{lines:?}");
-        let line = if lines.len() == 1 { lines.pop() } else { None };
-        Ok(match line {
-            Some(line) => Seen::Done(line),
-            None => Seen::NotYet(state),
-        })
-    })
-    .await
+    access_log::line(cluster, &cluster.nodes[0], text).await
 }
 
 /// All values in `json` as text, whatever their names.
@@ -46,22 +28,6 @@ fn values(json: &Value) -> Vec<String> {
         Value::String(text) => vec![text.clone()],
         other => vec![other.to_string()],
     }
-}
-
-async fn proxies(cluster: &Cluster) -> Result<Vec<String>> {
-    Ok(mesh::proxies(cluster).await?.iter().map(ResourceExt::name_any).collect())
-}
-
-/// Runs `body` with proxies that write such a log, and waits until those are gone again.
-async fn while_logging(cluster: &Cluster, form: &str, body: impl AsyncFnOnce() -> Result) -> Result {
-    let (before, mut logging) = (proxies(cluster).await?, Vec::new());
-    mesh::while_configured(cluster, json!({ "proxy": { "accessLog": form } }), async || {
-        mesh::proxies_settled(cluster, &before, DEADLINE).await?;
-        logging = proxies(cluster).await?;
-        body().await
-    })
-    .await?;
-    mesh::proxies_settled(cluster, &logging, DEADLINE).await
 }
 
 #[test]
@@ -81,7 +47,7 @@ fn lines_are_written_when_asked_for_and_in_the_form_asked_for() {
         stage.get("web", "/unseen-end", &[]).await?.assert_from("web");
         assert_eq!(lines(&cluster, "/unseen-").await?, Vec::<String>::new());
 
-        while_logging(&cluster, "json", async || {
+        while_logging(&cluster, "json", json!({}), async || {
             stage.reaches("web", "web").await?;
             stage.get("web", "/in-json?status=418&size=1234", &["--method", "PUT"]).await?;
             let line = line(&cluster, "/in-json").await?;
@@ -107,7 +73,7 @@ fn lines_are_written_when_asked_for_and_in_the_form_asked_for() {
         })
         .await?;
 
-        while_logging(&cluster, "common", async || {
+        while_logging(&cluster, "common", json!({}), async || {
             stage.reaches("web", "web").await?;
             stage.get("web", "/in-common?status=418&size=1234", &["--method", "PUT"]).await?;
             let line = line(&cluster, "/in-common").await?;

@@ -5,21 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use weft_tests::Result;
 use weft_tests::cluster;
+use weft_tests::forgery::{OURS, spellings};
 use weft_tests::protocols::raw;
 use weft_tests::services::UserService;
 use weft_tests::stage::Stage;
 use weft_tests::workloads::{Server, address_of};
-
-/// What we tell, and nobody else may.
-const OURS: [&str; 7] = [
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-server",
-    "x-real-ip",
-    "forwarded",
-];
 
 async fn staged(cluster: &cluster::Cluster, ns: &str) -> Result<(Stage, String)> {
     let service = UserService::http("web", "web").tcp("second", 8000, "http");
@@ -58,28 +48,6 @@ fn the_backend_is_told_who_called_and_how() {
         }
         stage.strike().await
     });
-}
-
-/// Every way to write `name`: `-` and `_` mixed, in four cases.
-fn spellings(name: &str) -> Vec<String> {
-    let words: Vec<_> = name.split('-').collect();
-    let joints = words.len() - 1;
-    let mut all = Vec::new();
-    for mask in 0..1_u32 << joints {
-        let mut joined = words[0].to_owned();
-        for (joint, word) in words[1..].iter().enumerate() {
-            joined.push(if mask >> joint & 1 == 1 { '_' } else { '-' });
-            joined.push_str(word);
-        }
-        let title: String =
-            joined.split_inclusive(['-', '_']).map(|word| word[..1].to_uppercase() + &word[1..]).collect();
-        let alternating: String = joined
-            .char_indices()
-            .map(|(at, char)| if at % 2 == 1 { char.to_ascii_uppercase() } else { char })
-            .collect();
-        all.extend([joined.to_uppercase(), title, alternating, joined]);
-    }
-    all
 }
 
 /// What the backend received that the client made up, or was told otherwise than it is.

@@ -30,7 +30,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let shape = Shape::get(&target);
     let mut tick = tokio::time::interval(Duration::from_millis(args.every_ms));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut connection, mut last, mut asked) = (None, Value::Null, 0_u64);
+    let (mut connection, mut last, mut last_sent, mut asked) = (None, Value::Null, 0, 0_u64);
     let end = args.until.wait();
     tokio::pin!(end);
     loop {
@@ -47,9 +47,18 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             Err(error) => json!({ "error": error.to_string() }),
         };
         if answer != last {
-            println!("{}", json!({ "sent_us": sent, "answered_us": now, "asked": asked, "answer": answer }));
+            let change = json!({
+                // When the last request left that had the answer before.
+                "before_us": last_sent,
+                "sent_us": sent,
+                "answered_us": now,
+                "asked": asked,
+                "answer": answer,
+            });
+            println!("{change}");
             last = answer;
         }
+        last_sent = sent;
     }
     println!("{}", json!({ "asked": asked }));
     Ok(())

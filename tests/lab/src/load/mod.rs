@@ -33,9 +33,9 @@ pub(crate) struct Args {
     connections: usize,
     #[arg(long, default_value = "GET")]
     method: Method,
-    /// The `app` that must have answered.
-    #[arg(long)]
-    expect: String,
+    /// The `app` that must have answered, or several of which one must.
+    #[arg(long, value_delimiter = ',', required = true)]
+    expect: Vec<String>,
     /// Milliseconds an answer may take.
     #[arg(long, default_value_t = 2000)]
     timeout: u64,
@@ -157,7 +157,7 @@ mod tests {
         let patience = Duration::from_millis(300);
         let client = Client::new(addresses, port, shape, keep, patience);
         let (end, ended) = tokio::sync::watch::channel(false);
-        let tally = Arc::new(Tally::new("keep-alive", "lab"));
+        let tally = Arc::new(Tally::new("keep-alive", &["lab".to_owned(), "other".to_owned()]));
         let run = tokio::spawn(drive(200, patience, Arc::new(client), tally, ended));
         tokio::time::sleep(Duration::from_millis(500)).await;
         end.send(true).unwrap();
@@ -169,6 +169,7 @@ mod tests {
         let report = load(server(usize::MAX, GOOD).await, Some(2)).await;
         assert_eq!(report["failed"], 0, "{report}");
         assert_eq!(report["pods"]["p1"], report["sent"]);
+        assert_eq!(report["apps"], json!({ "lab": report["sent"] }));
         assert_eq!(report["weft_nodes"]["node1"], report["sent"]);
     }
 

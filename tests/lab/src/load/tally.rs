@@ -18,7 +18,7 @@ const LATE: Duration = Duration::from_millis(20);
 /// The counts of one mode.
 pub(super) struct Tally {
     mode: &'static str,
-    expect: String,
+    expect: Vec<String>,
     counts: Mutex<Counts>,
 }
 
@@ -29,14 +29,15 @@ struct Counts {
     late: u64,
     failures: Vec<Value>,
     last_failure_at: Option<Duration>,
+    apps: BTreeMap<String, u64>,
     pods: BTreeMap<String, u64>,
     weft_nodes: BTreeMap<String, u64>,
     micros: Vec<u64>,
 }
 
 impl Tally {
-    pub(super) fn new(mode: &'static str, expect: &str) -> Self {
-        Self { mode, expect: expect.to_owned(), counts: Mutex::default() }
+    pub(super) fn new(mode: &'static str, expect: &[String]) -> Self {
+        Self { mode, expect: expect.to_vec(), counts: Mutex::default() }
     }
 
     /// Counts one request: when it should have left, how late it left, and how long it took since it should have left.
@@ -56,8 +57,9 @@ impl Tally {
         counts.late += u64::from(late > LATE);
         counts.micros.push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         match judged {
-            Ok((pod, node)) => {
-                *counts.pods.entry(pod).or_default() += 1;
+            Ok((account, node)) => {
+                *counts.apps.entry(account.app).or_default() += 1;
+                *counts.pods.entry(account.pod).or_default() += 1;
                 *counts.weft_nodes.entry(node).or_default() += 1;
             }
             Err(what) => {
@@ -75,8 +77,8 @@ impl Tally {
         }
     }
 
-    /// Good is 200 with a whole account of the app we meant. The pod that answered and the node that carried it.
-    fn judge(&self, answer: &Answer) -> Result<(String, String), String> {
+    /// Good is 200 with a whole account of an app we meant. Who answered and the node that carried it.
+    fn judge(&self, answer: &Answer) -> Result<(Account, String), String> {
         let excerpt =
             || String::from_utf8_lossy(answer.text()).trim_end().chars().take(200).collect::<String>();
         if answer.status != hyper::StatusCode::OK {
@@ -87,11 +89,12 @@ impl Tally {
         }
         let account: Account = serde_json::from_slice(answer.text())
             .map_err(|error| format!("not our server's answer ({error}): {}", excerpt()))?;
-        if account.app != self.expect {
-            return Err(format!("{} answered instead of {}", account.app, self.expect));
+        if !self.expect.contains(&account.app) {
+            return Err(format!("{} answered instead of {}", account.app, self.expect.join(" or ")));
         }
         let node = answer.headers.get("x-weft-node").map_or("", |node| node.to_str().unwrap_or("?"));
-        Ok((account.pod, node.to_owned()))
+        let node = node.to_owned();
+        Ok((account, node))
     }
 
     /// A line for people.
@@ -112,6 +115,7 @@ impl Tally {
             "late": counts.late,
             "failures": counts.failures,
             "last_failure_s": counts.last_failure_at.map(|at| at.as_secs_f64()),
+            "apps": counts.apps,
             "pods": counts.pods,
             "weft_nodes": counts.weft_nodes,
             "p50_ms": percentile_ms(&counts.micros, 50),
