@@ -99,9 +99,9 @@ jq -e '[.[] | select(.kind == "CustomResourceDefinition")] == []' "$work/all.jso
   fail "smi.installCRDs=false leaves CRDs behind"
 
 # Every switch off.
-render --set dns.manage=false --set cleanup.enabled=false | to_json >"$work/off.json"
-jq -e '[.[] | select(.kind == "Job" or .metadata.namespace == "kube-system")] == []' "$work/off.json" >/dev/null ||
-  fail "dns.manage=false and cleanup.enabled=false leave something behind"
+render --set dns.manage=false --set cleanup.enabled=false --set smi.metrics.enabled=false | to_json >"$work/off.json"
+jq -e '[.[] | select(.kind == "Job" or .kind == "APIService" or .metadata.namespace == "kube-system")] == []' "$work/off.json" >/dev/null ||
+  fail "dns.manage, cleanup.enabled and smi.metrics.enabled leave something behind when they are false"
 
 # Values and their schema name the same things, and all.yaml sets every one to something else.
 to_json <"$chart/values.yaml" | jq '.[0]' >"$work/values.json"
@@ -115,7 +115,7 @@ diff "$work/in-schema" "$work/in-values" >&2 || fail "values.schema.json (<) and
 jq -rn --slurpfile a "$work/values.json" --slurpfile b "$work/all-values.json" '
   $a[0] as $default | $b[0] as $all | $default | to_entries[] | .key as $top | .value | keys[] as $key
   | select($default[$top][$key] == $all[$top][$key]) | "\($top).\($key)"' |
-  grep -vxF -e dns.manage -e cleanup.enabled >"$work/same" && fail "all.yaml leaves at their defaults: $(cat "$work/same")"
+  grep -vxF -e dns.manage -e cleanup.enabled -e smi.metrics >"$work/same" && fail "all.yaml leaves at their defaults: $(cat "$work/same")"
 
 refused "additional properties 'replica' not allowed" --set operator.replica=3
 refused "additional properties 'operators' not allowed" --set operators.replicas=3

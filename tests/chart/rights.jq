@@ -2,7 +2,11 @@
 # nothing, bindings to missing roles are an error.
 def where: if .metadata.namespace then "in " + .metadata.namespace else "in the whole cluster" end;
 
-map(select(. != null)) as $all
+# A role of Kubernetes' own that is bound.
+[{kind: "Role", metadata: {name: "extension-apiserver-authentication-reader", namespace: "kube-system"},
+  rules: [{apiGroups: [""], resources: ["configmaps"], resourceNames: ["extension-apiserver-authentication"],
+    verbs: ["get", "list", "watch"]}]}] as $builtin
+| map(select(. != null)) + $builtin | . as $all
 | [ $all[]
     | select(.kind == "RoleBinding" or .kind == "ClusterRoleBinding") as $binding
     | ([$all[] | select(.kind == $binding.roleRef.kind and .metadata.name == $binding.roleRef.name
