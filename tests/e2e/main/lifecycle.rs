@@ -144,16 +144,17 @@ async fn ours(cluster: &Cluster) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The CRD is meant to stay; the namespace and what Kubernetes puts into each are the user's.
+/// The CRDs are meant to stay, those of SMI among them; the namespace and what Kubernetes puts into each are the user's.
 fn stays(kind: &str, name: &str, namespaced: bool) -> bool {
-    matches!(
-        (kind, name, namespaced),
-        ("CustomResourceDefinition", "meshconfigs.weft.mesh", false)
-            | ("APIService", "v1alpha1.weft.mesh", false)
-            | ("Namespace", mesh::NAMESPACE, false)
-            | ("ServiceAccount", "default", true)
-            | ("ConfigMap", "kube-root-ca.crt", true)
-    )
+    kind == "CustomResourceDefinition" && name.ends_with(".smi-spec.io")
+        || matches!(
+            (kind, name, namespaced),
+            ("CustomResourceDefinition", "meshconfigs.weft.mesh", false)
+                | ("APIService", "v1alpha1.weft.mesh", false)
+                | ("Namespace", mesh::NAMESPACE, false)
+                | ("ServiceAccount", "default", true)
+                | ("ConfigMap", "kube-root-ca.crt", true)
+        )
 }
 
 /// What depends on what was deleted goes a moment later: the garbage collector is waited for.
@@ -237,7 +238,7 @@ fn differences(before: &Value, after: &Value) -> String {
 }
 
 #[test]
-fn nothing_of_ours_is_left_but_the_crd() {
+fn nothing_of_ours_is_left_but_the_crds() {
     cluster::test(|cluster| async move {
         let left = &life(&cluster).await?.left;
         assert!(left.is_empty(), "{left:#?}");

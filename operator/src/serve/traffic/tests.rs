@@ -178,7 +178,10 @@ async fn who_may_not_is_told_so_and_the_word_is_kept_for_a_moment() {
     let (status, body) = bed.ask_as_front_proxy(&path).await;
     assert_eq!(status, 403);
     let message = body["message"].as_str().unwrap();
-    assert!(message.contains("jane") && message.contains("pods/edges") && message.contains("shop"), "{message}");
+    assert!(
+        message.contains("jane") && message.contains("pods/edges") && message.contains("shop"),
+        "{message}"
+    );
     bed.allows.store(true, SeqCst);
     assert_eq!(bed.ask_as_front_proxy(&path).await.0, 403);
     assert_eq!(bed.reviews.load(SeqCst), 1);
