@@ -50,7 +50,7 @@ pub struct RunArgs {
     /// Port of /metrics, /livez and /readyz.
     #[arg(long, env = "WEFT_ADMIN_PORT", default_value_t = contract::ADMIN_PORT)]
     pub admin_port: u16,
-    /// Whether the traffic metrics API is served. Its APIService must be there, and the rights it takes.
+    /// Whether the traffic metrics API is served. Its `APIService` must be there, and the rights it takes.
     #[arg(long, env = "WEFT_SMI_METRICS")]
     pub smi_metrics: bool,
     /// Port of the traffic metrics API.

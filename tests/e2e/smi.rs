@@ -34,6 +34,8 @@ mod access_tenants;
 mod definitions;
 #[path = "smi/examples.rs"]
 mod examples;
+#[path = "smi/metrics.rs"]
+mod metrics;
 #[path = "smi/scene.rs"]
 mod scene;
 #[path = "smi/split_change.rs"]

@@ -49,7 +49,7 @@ impl Cluster {
         };
         let by_address =
             claims.into_iter().filter_map(|(address, claims)| Some((address, holder(claims)?))).collect();
-        Self { by_address, pods, services, smi }
+        Self { pods, by_address, services, smi }
     }
 
     /// The pod that has an address.

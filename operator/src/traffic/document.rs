@@ -22,7 +22,7 @@ pub enum Document {
     /// Of one object.
     One(Box<TrafficMetrics>),
     /// Of several, or of one object's edges or shares.
-    List(TrafficMetricsList),
+    List(Box<TrafficMetricsList>),
 }
 
 /// The metrics of one object, edge or share.

@@ -30,10 +30,13 @@ pub struct Gathered {
     pub silent: usize,
 }
 
+/// What was gathered, and when.
+type Kept = (Instant, Arc<Gathered>);
+
 /// Gathers, and shares what was gathered among those who ask at the same time.
 #[derive(Default)]
 pub struct Gatherer {
-    last: Arc<Mutex<Option<(Instant, Arc<Gathered>)>>>,
+    last: Arc<Mutex<Option<Kept>>>,
 }
 
 impl Gatherer {

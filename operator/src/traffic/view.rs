@@ -57,7 +57,7 @@ pub fn answer(cluster: &Cluster, gathered: &Gathered, ask: &Ask) -> Result<Docum
             let items = view.list(namespace, selector)?;
             let resource = Reference { name: None, ..ask.kind.reference(namespace, "") };
             let shown = (!selector.selects_all()).then(|| selector.clone().into());
-            Ok(Document::List(TrafficMetricsList::new(resource, shown, items)))
+            Ok(Document::List(Box::new(TrafficMetricsList::new(resource, shown, items))))
         }
         Subject::One(name) => {
             let one = view.one(namespace, name)?;
@@ -67,14 +67,14 @@ pub fn answer(cluster: &Cluster, gathered: &Gathered, ask: &Ask) -> Result<Docum
                 Some(item) if ask.kind != TRAFFIC_SPLIT => Ok(Document::One(Box::new(item))),
                 last => {
                     items.extend(last);
-                    Ok(Document::List(TrafficMetricsList::new(one, None, items)))
+                    Ok(Document::List(Box::new(TrafficMetricsList::new(one, None, items))))
                 }
             }
         }
         Subject::Edges(name) => {
             let one = view.one(namespace, name)?;
             let items = view.edges_of(&one);
-            Ok(Document::List(TrafficMetricsList::new(one, None, items)))
+            Ok(Document::List(Box::new(TrafficMetricsList::new(one, None, items))))
         }
     }
 }

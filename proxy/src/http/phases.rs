@@ -335,7 +335,6 @@ impl ProxyHttp for Phases {
         let status = request.answered.or_else(written).unwrap_or(0);
         let (now, method) = (Instant::now(), &session.req_header().method);
         let took = now - request.began;
-        target.port.metrics.answered(method, status, took);
         if let Some(source) = request.source_ip() {
             target.port.edges.count(Ended {
                 source,
@@ -346,6 +345,7 @@ impl ProxyHttp for Phases {
                 took,
             });
         }
+        target.port.metrics.answered(method, status, took);
         if request.watched
             && let Some(breaker) = &target.http.breaker
         {

@@ -9,6 +9,9 @@ use percent_encoding::percent_decode_str;
 use rustls::pki_types::CertificateDer;
 use x509_parser::parse_x509_certificate;
 
+const CA: &str = "requestheader-client-ca-file";
+const USER: &str = "requestheader-username-headers";
+
 /// What `extension-apiserver-authentication` says of the front proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FrontProxy {
@@ -56,8 +59,6 @@ impl FrontProxy {
                 list(key)?.into_iter().map(|name| name.parse().map_err(|_| Unusable::Unreadable(key)));
             names.collect::<Result<Vec<HeaderName>, _>>()
         };
-        const CA: &str = "requestheader-client-ca-file";
-        const USER: &str = "requestheader-username-headers";
         let user = headers(USER)?;
         if user.is_empty() {
             return Err(Unusable::Missing(USER));
