@@ -115,7 +115,7 @@ diff "$work/in-schema" "$work/in-values" >&2 || fail "values.schema.json (<) and
 jq -rn --slurpfile a "$work/values.json" --slurpfile b "$work/all-values.json" '
   $a[0] as $default | $b[0] as $all | $default | to_entries[] | .key as $top | .value | keys[] as $key
   | select($default[$top][$key] == $all[$top][$key]) | "\($top).\($key)"' |
-  grep -vxF -e dns.manage -e cleanup.enabled -e smi.metrics >"$work/same" && fail "all.yaml leaves at their defaults: $(cat "$work/same")"
+  grep -vxF -e dns.manage -e cleanup.enabled >"$work/same" && fail "all.yaml leaves at their defaults: $(cat "$work/same")"
 
 refused "additional properties 'replica' not allowed" --set operator.replica=3
 refused "additional properties 'operators' not allowed" --set operators.replicas=3

@@ -137,6 +137,8 @@ pub async fn install(cluster: &Cluster) -> Result {
         &registry,
         "--set",
         &tag,
+        "--set",
+        "smi.metrics.enabled=true",
         "--wait",
         "--timeout",
         "90s",
