@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -84,12 +84,23 @@ pub async fn scale(cluster: &Cluster, namespace: &str, name: &str, replicas: u32
 
 /// Addresses of the ready endpoints of a Service, as its slices have them now; sorted.
 pub async fn ready_addresses(cluster: &Cluster, namespace: &str, service: &str) -> Result<Vec<String>> {
+    let ready =
+        |endpoint: &Endpoint| endpoint.conditions.as_ref().and_then(|known| known.ready).unwrap_or(true);
+    addresses(cluster, namespace, service, ready).await
+}
+
+async fn addresses(
+    cluster: &Cluster,
+    namespace: &str,
+    service: &str,
+    which: impl Fn(&Endpoint) -> bool,
+) -> Result<Vec<String>> {
     let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
     let slices = cluster.api::<EndpointSlice>(namespace).list(&of_service).await?;
     let mut addresses: Vec<_> = slices
         .into_iter()
         .flat_map(|slice| slice.endpoints.unwrap_or_default())
-        .filter(|endpoint| endpoint.conditions.as_ref().and_then(|known| known.ready).unwrap_or(true))
+        .filter(which)
         .flat_map(|endpoint| endpoint.addresses)
         .collect();
     addresses.sort();
@@ -107,6 +118,21 @@ pub async fn has_endpoints(
 ) -> Result {
     wait::until(&format!("{namespace}/{service} has {count} ready endpoints"), deadline, async || {
         let addresses = ready_addresses(cluster, namespace, service).await?;
+        Ok(Seen::when(addresses.len() == count, (), || format!("{addresses:?}")))
+    })
+    .await
+}
+
+/// Waits until a Service has so many endpoints, those that drain and those that are not ready among them.
+pub async fn has_endpoints_left(
+    cluster: &Cluster,
+    namespace: &str,
+    service: &str,
+    count: usize,
+    deadline: Duration,
+) -> Result {
+    wait::until(&format!("{namespace}/{service} has {count} endpoints"), deadline, async || {
+        let addresses = addresses(cluster, namespace, service, |_| true).await?;
         Ok(Seen::when(addresses.len() == count, (), || format!("{addresses:?}")))
     })
     .await

@@ -73,7 +73,8 @@ fn sources_whose_server_goes_get_another() {
         flow.let_run(seconds(2)).await?;
         scale(&cluster, &stage.ns, "datagrams", 1).await?;
         available(&cluster, &stage.ns, "datagrams").await?;
-        workloads::has_endpoints(&cluster, &stage.ns, "datagrams", 1, seconds(60)).await?;
+        // A source keeps a server that drains: it may still answer. This one does not, so some are lost until it is gone.
+        workloads::has_endpoints_left(&cluster, &stage.ns, "datagrams", 1, seconds(60)).await?;
         let settled = flow.clock();
         flow.let_run(seconds(4)).await?;
         let left = workloads::pods(&cluster, &stage.ns, "datagrams").await?;
