@@ -4,6 +4,7 @@
 //! ejection), but never all of them: when every one is ejected they are used as if none were, and for failed answers never
 //! more than half of them are.
 
+mod connecting;
 mod endpoint;
 pub mod split;
 
@@ -13,6 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use weft_config::Endpoints;
 
+pub use connecting::Connecting;
 pub use endpoint::{EndpointState, now_ms};
 
 /// Counts a request on its way to an endpoint, until dropped.
