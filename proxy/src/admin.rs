@@ -35,24 +35,24 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves on `listener` until the process ends. Runs wholly on the runtime it is called on; `workers` is the runtime
-    /// that carries traffic: liveness asks whether that one still moves.
-    pub async fn serve(self, listener: std::net::TcpListener, workers: tokio::runtime::Handle) {
+    /// Serves on `listener` until the process ends. Runs wholly on the runtime it is called on; `workers` are the runtimes
+    /// that carry traffic: liveness asks whether they still move.
+    pub async fn serve(self, listener: std::net::TcpListener, workers: Vec<tokio::runtime::Handle>) {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "the admin port cannot be served"),
         };
         let admin = Arc::new(self);
-        let beat = Heartbeat::start(&workers);
+        let beats: Arc<[_]> = workers.iter().map(Heartbeat::start).collect();
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let (admin, beat) = (Arc::clone(&admin), Arc::clone(&beat));
+            let (admin, beats) = (Arc::clone(&admin), Arc::clone(&beats));
             tokio::spawn(async move {
                 let service = service_fn(move |request| {
-                    let answer = admin.answer(&request, &beat);
+                    let answer = admin.answer(&request, &beats);
                     async move { Ok::<_, Infallible>(answer) }
                 });
                 let served = hyper::server::conn::http1::Builder::new()
@@ -66,12 +66,14 @@ impl Admin {
         }
     }
 
-    fn answer<B>(&self, request: &Request<B>, beat: &Heartbeat) -> Response<Full<Bytes>> {
+    fn answer<B>(&self, request: &Request<B>, beats: &[Arc<Heartbeat>]) -> Response<Full<Bytes>> {
         if request.method() != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
         }
         match request.uri().path() {
-            "/livez" if beat.is_stuck() => text(StatusCode::SERVICE_UNAVAILABLE, "the workers do not move\n"),
+            "/livez" if beats.iter().any(|beat| beat.is_stuck()) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "a worker does not move\n")
+            }
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => match self.why_not_ready() {
                 Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
@@ -127,17 +129,17 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
     response
 }
 
-/// A task on the workers' runtime that notes the time, so that a stuck runtime shows.
+/// A task on a worker's runtime that notes the time, so that a stuck one shows.
 struct Heartbeat {
     started: Instant,
     last_ms: AtomicU64,
 }
 
 impl Heartbeat {
-    fn start(workers: &tokio::runtime::Handle) -> Arc<Self> {
+    fn start(worker: &tokio::runtime::Handle) -> Arc<Self> {
         let beat = Arc::new(Self { started: Instant::now(), last_ms: AtomicU64::new(0) });
         let noted = Arc::clone(&beat);
-        workers.spawn(async move {
+        worker.spawn(async move {
             let mut every = tokio::time::interval(Duration::from_millis(500));
             loop {
                 every.tick().await;

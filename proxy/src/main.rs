@@ -12,7 +12,7 @@ use weft_proxy::access_log::AccessLog;
 use weft_proxy::admin::Admin;
 use weft_proxy::args::{Args, LogFormat};
 use weft_proxy::drain::{self, Drain};
-use weft_proxy::listen::{Carriers, Listeners};
+use weft_proxy::listen::{Carriers, Listeners, start_worker};
 use weft_proxy::metrics::Metrics;
 use weft_proxy::sync::{Operator, Sync};
 use weft_proxy::tables::Tables;
@@ -57,34 +57,30 @@ fn start(args: Args) -> Result<(), Failure> {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n,
     };
-    let workers = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .thread_name("worker")
-        .enable_all()
-        .build()?;
-    // Health has a thread of its own, so that it can tell when the workers are stuck.
+    let workers = (0..threads).map(start_worker).collect::<Result<Vec<_>, _>>()?;
+    // Whatever is not traffic has threads of its own: configuration here, health below, so that it can tell when the
+    // workers are stuck.
+    let rest = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let health = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("admin")
         .enable_all()
         .build()?;
-    let handle = workers.handle().clone();
-    let ended = workers.block_on(run(args, threads, &health, handle));
+    let ended = rest.block_on(run(args, &health, workers));
     health.shutdown_background();
-    workers.shutdown_timeout(Duration::from_millis(100));
+    rest.shutdown_timeout(Duration::from_millis(100));
     ended
 }
 
 async fn run(
     args: Args,
-    threads: usize,
     health: &tokio::runtime::Runtime,
-    workers: tokio::runtime::Handle,
+    workers: Vec<tokio::runtime::Handle>,
 ) -> Result<(), Failure> {
     let tables = Arc::new(Tables::default());
     let metrics = Arc::new(Metrics::default());
     let access_log = AccessLog::new(args.access_log)?;
-    let carriers = Carriers::new(Arc::clone(&tables), &args.node_name, threads, access_log)?;
+    let carriers = Carriers::new(Arc::clone(&tables), &args.node_name, &workers, access_log)?;
     let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
     let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
     let (sync, view) = Sync::new(applier, Arc::clone(&listeners), Arc::clone(&metrics), &args.snapshot_dir);

@@ -4,16 +4,19 @@
 
 mod support;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::{Backend, Proxy, exchange, free_port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use weft_config::{HttpPolicy, Scheme, Timeouts, Traffic};
 use weft_proxy::drain::{Drain, drained};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,6 +70,43 @@ async fn h2c_with_prior_knowledge_is_carried() {
         assert_eq!(answer.headers()["x-weft-node"], "node1");
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "one");
     }
+}
+
+/// Each would make a connection of its own while there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_come_at_once_share_a_connection_to_an_endpoint_over_h2() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let backend = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, SeqCst);
+            let answer =
+                service_fn(async |_| Ok::<_, Infallible>(hyper::Response::new(Empty::<Bytes>::new())));
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(server.serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    let mut proxy = Proxy::start();
+    let h2c = Traffic::Http(HttpPolicy { scheme: Scheme::H2c, ..HttpPolicy::default() });
+    let port = proxy.service_with("cart", &[backend], h2c, Timeouts::default());
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let call = || {
+        let mut client = client.clone();
+        let request =
+            hyper::Request::get(format!("http://cart:{port}/")).body(Empty::<Bytes>::new()).unwrap();
+        async move { client.send_request(request).await.unwrap().status() }
+    };
+    let calls: Vec<_> = (0..50).map(|_| tokio::spawn(call())).collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap(), 200);
+    }
+    assert_eq!(connections.load(SeqCst), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

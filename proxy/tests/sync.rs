@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use support::{Backend, exchange, free_port, until};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -88,7 +89,7 @@ impl Bed {
     fn proxy(&self) -> (SyncView, Arc<Listeners>) {
         let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
         let access_log = AccessLog::new(Format::Off).unwrap();
-        let carriers = Carriers::new(Arc::clone(&tables), "node1", 2, access_log).unwrap();
+        let carriers = Carriers::new(Arc::clone(&tables), "node1", &[Handle::current()], access_log).unwrap();
         let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
         let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
         let (sync, view) = Sync::new(applier, Arc::clone(&listeners), metrics, &self.directory);
@@ -191,7 +192,7 @@ async fn what_was_acknowledged_serves_and_survives_the_operator_and_a_restart() 
     until("the snapshot is written", || bed.directory.join("config").exists()).await;
     let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
     let access_log = AccessLog::new(Format::Off).unwrap();
-    let carriers = Carriers::new(Arc::clone(&tables), "node1", 2, access_log).unwrap();
+    let carriers = Carriers::new(Arc::clone(&tables), "node1", &[Handle::current()], access_log).unwrap();
     let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
     let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
     let (_sync, second) = Sync::new(applier, listeners, metrics, &bed.directory);

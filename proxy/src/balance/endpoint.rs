@@ -1,9 +1,11 @@
 //! One endpoint and what its answers, and their absence, tell of it. Which one is picked is decided in the list it is in.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use super::Connecting;
 
 /// Failed answers in a row after which an endpoint is passed over.
 pub(super) const MOST_FAILURES: u32 = 5;
@@ -41,10 +43,12 @@ pub struct EndpointState {
     unanswered_since: AtomicU64,
     /// Whether it ever answered a datagram.
     answers_datagrams: AtomicBool,
+    /// Only where h2 is spoken.
+    connecting: OnceLock<Arc<Connecting>>,
 }
 
 impl EndpointState {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self {
             address,
             outstanding: AtomicU32::new(0),
@@ -54,12 +58,18 @@ impl EndpointState {
             unanswered: AtomicU32::new(0),
             unanswered_since: AtomicU64::new(0),
             answers_datagrams: AtomicBool::new(false),
+            connecting: OnceLock::new(),
         }
     }
 
     /// Requests on their way to it.
     pub fn outstanding(&self) -> u32 {
         self.outstanding.load(Relaxed)
+    }
+
+    /// Whether an h2 connection to it is being made.
+    pub fn connecting(&self) -> &Arc<Connecting> {
+        self.connecting.get_or_init(Arc::default)
     }
 
     /// Whether it is passed over for now.
@@ -71,14 +81,22 @@ impl EndpointState {
     /// A connection to it failed: it is passed over from now on.
     pub fn connect_failed(&self) {
         self.eject();
+        self.connect_ended();
     }
 
     /// A connection to it was made. What it answers over it counts by itself.
     pub fn connected(&self) {
+        self.connect_ended();
         // A load first: the common case must not write a cache line that all workers share.
         if self.failures.load(Relaxed) == 0 && self.ejections.load(Relaxed) != 0 {
             self.ejections.store(0, Relaxed);
             self.ejected_until.store(0, Relaxed);
+        }
+    }
+
+    fn connect_ended(&self) {
+        if let Some(connecting) = self.connecting.get() {
+            connecting.ended();
         }
     }
 

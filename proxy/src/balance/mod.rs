@@ -4,6 +4,7 @@
 //! ejection), but never all of them: when every one is ejected they are used as if none were, and for failed answers never
 //! more than half of them are.
 
+mod connecting;
 mod endpoint;
 pub mod split;
 
@@ -17,6 +18,7 @@ use weft_config::Endpoints;
 
 use crate::access::{Account, Accounts};
 
+pub use connecting::Connecting;
 pub use endpoint::{EndpointState, now_ms};
 
 /// Counts a request on its way to an endpoint, until dropped.

@@ -58,7 +58,7 @@ impl NodeHeader {
                 request.insert_header("x-forwarded-for", value.clone())?;
                 request.insert_header("x-real-ip", value)?;
             }
-            if let Some(forwarded) = forwarded(source, host.as_ref()) {
+            if let Some(forwarded) = forwarded(source.is_ipv6(), address.bytes(), host.as_ref()) {
                 request.insert_header("forwarded", forwarded)?;
             }
         }
@@ -70,15 +70,17 @@ impl NodeHeader {
 }
 
 /// RFC 7239. The host is left out when it cannot stand in a quoted string as it is.
-fn forwarded(source: IpAddr, host: Option<&HeaderValue>) -> Option<HeaderValue> {
+fn forwarded(v6: bool, source: &[u8], host: Option<&HeaderValue>) -> Option<HeaderValue> {
     let mut text = Text::default();
-    match source {
-        IpAddr::V4(v4) => write!(text, "for={v4}").ok()?,
-        IpAddr::V6(v6) => write!(text, "for=\"[{v6}]\"").ok()?,
-    }
+    let (before, after) = if v6 { ("for=\"[", "]\"") } else { ("for=", "") };
+    text.write_str(before).ok()?;
+    text.add(source).ok()?;
+    text.write_str(after).ok()?;
     let plain = |host: &&str| !host.is_empty() && !host.contains(['"', '\\']);
     if let Some(host) = host.and_then(|host| host.to_str().ok()).filter(plain) {
-        write!(text, ";host=\"{host}\"").ok()?;
+        for part in [";host=\"", host, "\""] {
+            text.write_str(part).ok()?;
+        }
     }
     text.write_str(";proto=http").ok()?;
     HeaderValue::from_bytes(text.bytes()).ok()
@@ -100,14 +102,18 @@ impl Text {
     fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
+
+    fn add(&mut self, bytes: &[u8]) -> std::fmt::Result {
+        let end = self.length + bytes.len();
+        self.bytes.get_mut(self.length..end).ok_or(std::fmt::Error)?.copy_from_slice(bytes);
+        self.length = end;
+        Ok(())
+    }
 }
 
 impl std::fmt::Write for Text {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let end = self.length + text.len();
-        self.bytes.get_mut(self.length..end).ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
-        self.length = end;
-        Ok(())
+        self.add(text.as_bytes())
     }
 }
 

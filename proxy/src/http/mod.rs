@@ -24,24 +24,23 @@ use crate::access_log::AccessLog;
 use crate::tables::Tables;
 use phases::Phases;
 
-/// Pingora's engine with our phases in it. One for all listeners: they share its pool of upstream connections.
+/// Pingora's engine with our phases in it. One for each worker: its pool of upstream connections is nobody else's.
 pub type Engine = HttpProxy<Phases>;
 
-/// Idle upstream connections kept, for each worker thread.
-const UPSTREAM_POOL_PER_THREAD: usize = 1024;
+/// Idle upstream connections kept.
+const UPSTREAM_POOL: usize = 1024;
 /// How long an h2 connection without streams is kept.
 const H2_IDLE: Duration = Duration::from_secs(300);
 
-/// The engine for `tables`, on `node`, with `threads` workers.
+/// An engine for `tables`, on `node`.
 pub fn engine(
     tables: Arc<Tables>,
     node: &str,
-    threads: usize,
     access_log: Arc<AccessLog>,
 ) -> Result<Arc<Engine>, headers::BadNode> {
     let conf = ServerConf {
-        threads,
-        upstream_keepalive_pool_size: UPSTREAM_POOL_PER_THREAD * threads,
+        threads: 1,
+        upstream_keepalive_pool_size: UPSTREAM_POOL,
         max_retries: retry::MOST_TRIES,
         ..ServerConf::default()
     };

@@ -156,16 +156,24 @@ impl ProxyHttp for Phases {
             request.reason = Some("no HTTP Service is behind it any more".to_owned());
             return Error::err(ErrorType::HTTPStatus(503));
         };
-        let list = request.backend().unwrap_or(&target.port.backend).endpoints.load();
+        let endpoints = &request.backend().unwrap_or(&target.port.backend).endpoints;
         let mut tried = [SocketAddr::from(([0, 0, 0, 0], 0)); MOST_TRIES];
         let mut tries = 0;
         for (slot, address) in tried.iter_mut().zip(request.tried()) {
             *slot = address;
             tries += 1;
         }
-        let picked = admit::pick(&self.tables.accounts, &list, request.allowed.as_ref(), &tried[..tries]);
+        let (accounts, allowed) = (&self.tables.accounts, request.allowed.as_ref());
+        let pick = || admit::pick(accounts, &endpoints.load(), allowed, &tried[..tries]);
+        let mut picked = pick();
+        while let Some(endpoint) = &picked
+            && target.http.settled(endpoint.endpoint(), request.began, request.left()).await
+        {
+            // Meanwhile it may have shown to be gone.
+            picked = pick();
+        }
         let Some(endpoint) = picked else {
-            request.reason = Some(format!("no ready endpoint: {}", list.why_empty()));
+            request.reason = Some(format!("no ready endpoint: {}", endpoints.load().why_empty()));
             return Error::err(ErrorType::HTTPStatus(503));
         };
         let left = request.left();
@@ -176,7 +184,7 @@ impl ProxyHttp for Phases {
             target.port.metrics.retries.inc();
         }
         let upgrade = session.req_header().headers.contains_key(UPGRADE);
-        let peer = target.http.peer(endpoint.endpoint().address, left, upgrade);
+        let peer = target.http.peer(endpoint.endpoint(), left, upgrade);
         request.trying(endpoint);
         Ok(peer)
     }

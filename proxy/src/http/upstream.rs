@@ -2,7 +2,6 @@
 //! counted, while the policy stays the same.
 
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use super::breaker::Breaker;
 use super::rate_limit::RateLimiter;
 use super::retry::{Budget, Limits};
 use super::upgrade;
+use crate::balance::EndpointState;
 
 /// How long a connection to an endpoint may take: an endpoint whose node is gone must not hold a request up for long.
 pub const CONNECT: Duration = Duration::from_secs(1);
@@ -118,15 +118,37 @@ impl HttpPort {
         self.timeouts.request.map(|timeout| began + timeout)
     }
 
-    /// The endpoint at `address`, for a request that has `left` to end and may ask for an `upgrade`.
-    pub fn peer(&self, address: SocketAddr, left: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
+    /// How long a connection to an endpoint may take.
+    fn connect(&self) -> Duration {
+        self.timeouts.connect.unwrap_or(CONNECT)
+    }
+
+    /// Returns when no connection to `endpoint` is being made that a request could share, or when a request that began at
+    /// `began` and has `left` to end should no longer wait for it. True: there was one.
+    pub async fn settled(&self, endpoint: &EndpointState, began: Instant, left: Option<Duration>) -> bool {
+        if self.policy.scheme != Scheme::H2c {
+            return false;
+        }
+        let limit = self.connect().saturating_sub(began.elapsed());
+        endpoint.connecting().settled(left.unwrap_or(limit).min(limit)).await
+    }
+
+    /// The `endpoint`, for a request that has `left` to end and may ask for an `upgrade`.
+    pub fn peer(&self, endpoint: &EndpointState, left: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
         let tls = self.server_name.is_some();
-        let mut peer = HttpPeer::new(address, tls, self.server_name.clone().unwrap_or_default());
+        let mut peer = HttpPeer::new(endpoint.address, tls, self.server_name.clone().unwrap_or_default());
         peer.group_key = self.group;
         peer.options.clone_from(&self.options);
         if upgrade && self.policy.scheme != Scheme::H2c {
-            let connect = left.unwrap_or(CONNECT).min(self.timeouts.connect.unwrap_or(CONNECT));
+            let connect = left.unwrap_or(CONNECT).min(self.connect());
             peer.group_key = upgrade::prepare(&mut peer.options, connect);
+        }
+        if self.policy.scheme == Scheme::H2c {
+            let (connecting, limit) = (Arc::clone(endpoint.connecting()), self.connect());
+            peer.options.upstream_tcp_sock_tweak_hook = Some(Arc::new(move |_| {
+                connecting.begins(limit);
+                Ok(())
+            }));
         }
         if let Some(left) = left {
             let within = |timeout: Option<Duration>| Some(timeout.map_or(left, |timeout| timeout.min(left)));
@@ -165,6 +187,10 @@ mod tests {
         HttpPort::new(&HttpPolicy { scheme, ..HttpPolicy::default() }, Timeouts::default())
     }
 
+    fn endpoint() -> EndpointState {
+        EndpointState::new(([10, 0, 0, 1], 80).into())
+    }
+
     #[test]
     fn connections_made_under_different_rules_are_kept_apart() {
         use pingora::upstreams::peer::Peer as _;
@@ -176,13 +202,13 @@ mod tests {
             }))
         };
         let ports = [port(Scheme::Http), port(Scheme::H2c), tls("a", false), tls("a", true), tls("b", false)];
-        let address = ([10, 0, 0, 1], 80).into();
+        let endpoint = endpoint();
         let mut seen = std::collections::BTreeSet::new();
         for port in &ports {
-            assert!(seen.insert(port.peer(address, None, false).reuse_hash()));
+            assert!(seen.insert(port.peer(&endpoint, None, false).reuse_hash()));
             assert_eq!(
-                port.peer(address, None, false).reuse_hash(),
-                port.peer(address, None, false).reuse_hash()
+                port.peer(&endpoint, None, false).reuse_hash(),
+                port.peer(&endpoint, None, false).reuse_hash()
             );
         }
     }
@@ -198,8 +224,8 @@ mod tests {
     fn a_request_s_own_time_limits_every_wait() {
         let port = port(Scheme::Http);
         let left = Duration::from_millis(200);
-        let peer = port.peer(([10, 0, 0, 1], 80).into(), Some(left), false);
+        let peer = port.peer(&endpoint(), Some(left), false);
         assert_eq!((peer.options.read_timeout, peer.options.connection_timeout), (Some(left), Some(left)));
-        assert_eq!(port.peer(([10, 0, 0, 1], 80).into(), None, false).options.read_timeout, Some(SILENCE));
+        assert_eq!(port.peer(&endpoint(), None, false).options.read_timeout, Some(SILENCE));
     }
 }

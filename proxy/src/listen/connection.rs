@@ -19,7 +19,9 @@ use tokio::time::timeout;
 
 use super::Carriers;
 use super::stream::ClientStream;
+use super::workers::Busy;
 use crate::balance::now_ms;
+use crate::http::Engine;
 use crate::tables::PortTraffic;
 use crate::tcp;
 
@@ -121,11 +123,13 @@ impl Drop for Open {
     }
 }
 
-/// Carries the connection `socket` of `client`, which came to `port`, until its end.
+/// Carries the connection `socket` of `client`, which came to `port`, until its end. To be run by the worker that is `busy`
+/// with it.
 pub(super) async fn serve(
     socket: TcpStream,
     client: SocketAddr,
     port: u16,
+    busy: Busy,
     carriers: Arc<Carriers>,
     connections: Arc<Connections>,
 ) {
@@ -136,7 +140,7 @@ pub(super) async fn serve(
         Box::pin(async move { tcp::carry(socket, client, &entry, &carriers).await })
     } else {
         // When there is no Service behind the port any more, or not yet, each request is told so.
-        let http = Http { carriers, leave: connections.leave.subscribe() };
+        let http = Http { engine: Arc::clone(&busy.0.engine), leave: connections.leave.subscribe() };
         Box::pin(async move {
             let _ = http.serve(socket, client).await;
         })
@@ -149,7 +153,7 @@ pub(super) async fn serve(
 
 /// One HTTP connection.
 struct Http {
-    carriers: Arc<Carriers>,
+    engine: Arc<Engine>,
     /// Instead of pingora's own shutdown: that one drops idle connections under a request that is on its way, while this
     /// one lets it in and says `Connection: close` with the answer.
     leave: ShutdownWatch,
@@ -173,7 +177,7 @@ impl Http {
         header_due_in(HEADER);
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(Some(KEEP_ALIVE.as_secs()));
-        let mut next = self.carriers.engine.process_new_http(session, &self.leave).await;
+        let mut next = self.engine.process_new_http(session, &self.leave).await;
         while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
             header_due_in(KEEP_ALIVE);
             // All that a request needs is made only when the request is there.
@@ -185,7 +189,7 @@ impl Http {
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
-            next = self.carriers.engine.process_new_http(session, &self.leave).await;
+            next = self.engine.process_new_http(session, &self.leave).await;
         }
         Ok(())
     }
@@ -194,7 +198,7 @@ impl Http {
     /// it would meet the request the connection was made for, and the client would have to begin again.
     async fn serve_h2(&self, stream: Stream) {
         if !*self.leave.borrow() {
-            self.carriers.engine.process_new(stream, &self.leave).await;
+            self.engine.process_new(stream, &self.leave).await;
             return;
         }
         let (tell, told) = watch::channel(false);
@@ -204,7 +208,7 @@ impl Http {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            _ = self.carriers.engine.process_new(stream, &told) => {}
+            _ = self.engine.process_new(stream, &told) => {}
             () = goaway => {}
         }
     }

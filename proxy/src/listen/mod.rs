@@ -1,12 +1,14 @@
 //! The listeners: one for each port of each Service, opened and closed at run time without touching the others.
 //!
-//! An HTTP or TCP port has an accept loop, a UDP port a receive loop; all HTTP shares one engine and one upstream pool. A closed listener takes no new connection at once; its open connections are told to leave
+//! An HTTP or TCP port has an accept loop, a UDP port a receive loop, on one of the [`workers`]; a connection goes to the
+//! worker that has the fewest. A closed listener takes no new connection at once; its open connections are told to leave
 //! with their next answer and are cut at a deadline. Until they are gone its port counts as held. When the type of a port
 //! changes between HTTP and TCP its socket stays open all the time: no connection is refused.
 
 mod connection;
 mod socket;
 mod stream;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,19 +19,23 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weft_config::Traffic;
 
 use crate::access_log::AccessLog;
+use crate::http;
 use crate::http::headers::BadNode;
-use crate::http::{self, Engine};
 use crate::metrics::Metrics;
 use crate::tables::Tables;
 use crate::udp;
 
 pub use connection::{Connections, header_arrived};
 pub use socket::prepare;
+pub use workers::start_worker;
+use workers::{Busy, Worker, Workers};
 
 /// How long connections of a closed listener may take to leave.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(30);
@@ -70,25 +76,28 @@ impl fmt::Display for Transport {
 
 /// What carries the traffic that arrives.
 pub struct Carriers {
-    /// For HTTP.
-    pub engine: Arc<Engine>,
+    workers: Workers,
     /// What each port is for.
     pub tables: Arc<Tables>,
-    /// For TCP and UDP; the engine has its own hold of it.
+    /// For TCP and UDP; the engines have holds of their own.
     pub access_log: Arc<AccessLog>,
 }
 
 impl Carriers {
-    /// For `tables`, on `node`, with `threads` workers.
+    /// For `tables`, on `node`, with a worker on each of `runtimes`, of which there must be one.
     pub fn new(
         tables: Arc<Tables>,
         node: &str,
-        threads: usize,
+        runtimes: &[Handle],
         access_log: AccessLog,
     ) -> Result<Self, BadNode> {
         let access_log = Arc::new(access_log);
-        let engine = http::engine(Arc::clone(&tables), node, threads, Arc::clone(&access_log))?;
-        Ok(Self { engine, tables, access_log })
+        let worker = |runtime: &Handle| {
+            let engine = http::engine(Arc::clone(&tables), node, Arc::clone(&access_log))?;
+            Ok(Worker::new(runtime.clone(), engine))
+        };
+        let workers = Workers::new(runtimes.iter().map(worker).collect::<Result<Vec<_>, _>>()?);
+        Ok(Self { workers, tables, access_log })
     }
 }
 
@@ -172,6 +181,9 @@ impl Listeners {
             Arc::new(Connections::new(Arc::clone(&self.open_connections), self.metrics.connections.clone()));
         let (stop, stopping) = watch::channel(false);
         let carriers = Arc::clone(&self.carriers);
+        let worker = Arc::clone(carriers.workers.at(port));
+        // Sockets belong to the runtime they are made in.
+        let _in_it = worker.runtime.enter();
         if transport == Transport::Udp {
             let server = udp::Server::new(socket::bind_udp(port)?, port, carriers)?;
             let accepting = tokio::spawn(server.run(stopping));
@@ -180,7 +192,9 @@ impl Listeners {
         let socket = socket.map_or_else(|| socket::bind(port), Ok)?;
         let held = socket.try_clone()?;
         let listener = tokio::net::TcpListener::from_std(socket)?;
-        let accepting = tokio::spawn(accept(listener, port, carriers, Arc::clone(&connections), stopping));
+        let here = Arc::clone(&worker);
+        let accepting =
+            tokio::spawn(accept(listener, port, here, carriers, Arc::clone(&connections), stopping));
         Ok(Listener { transport, stop, connections, socket: Some(held), accepting })
     }
 
@@ -235,10 +249,11 @@ impl Listeners {
     }
 }
 
-/// Accepts connections until told to stop.
+/// Accepts connections, on the worker `here`, until told to stop.
 async fn accept(
     listener: tokio::net::TcpListener,
     port: u16,
+    here: Arc<Worker>,
     carriers: Arc<Carriers>,
     connections: Arc<Connections>,
     mut stop: watch::Receiver<bool>,
@@ -256,7 +271,17 @@ async fn accept(
                 continue;
             }
         };
+        let busy = Busy::new(carriers.workers.idlest(&here));
         let (carriers, connections) = (Arc::clone(&carriers), Arc::clone(&connections));
-        tokio::spawn(connection::serve(stream, client, port, carriers, connections));
+        if Arc::ptr_eq(&busy.0, &here) {
+            tokio::spawn(connection::serve(stream, client, port, busy, carriers, connections));
+        } else if let Ok(stream) = stream.into_std() {
+            let runtime = busy.0.runtime.clone();
+            runtime.spawn(async move {
+                if let Ok(stream) = TcpStream::from_std(stream) {
+                    connection::serve(stream, client, port, busy, carriers, connections).await;
+                }
+            });
+        }
     }
 }

@@ -12,7 +12,7 @@ use weft_config::{
     Endpoints, EndpointsId, Entry, Port, Resource, ResourceKey, Service, ServiceId, Timeouts, Traffic, Update,
 };
 use weft_proxy::access_log::{AccessLog, Format};
-use weft_proxy::listen::{Carriers, Listeners};
+use weft_proxy::listen::{Carriers, Listeners, start_worker};
 use weft_proxy::metrics::Metrics;
 use weft_proxy::tables::Tables;
 use weft_proxy::tables::apply::Applier;
@@ -29,7 +29,8 @@ impl Proxy {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
         let access_log = AccessLog::new(Format::Off).unwrap();
-        let carriers = Carriers::new(Arc::clone(&tables), "node1", 2, access_log).unwrap();
+        let workers = [0, 1].map(|number| start_worker(number).unwrap());
+        let carriers = Carriers::new(Arc::clone(&tables), "node1", &workers, access_log).unwrap();
         let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
         let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
         Self { applier, listeners, metrics }
