@@ -6,7 +6,9 @@ use regex::{Regex, RegexBuilder};
 use crate::model::EndpointsId;
 
 /// A compiled pattern may take so many bytes.
-const LARGEST: usize = 1 << 20;
+const LARGEST: usize = 1 << 18;
+/// What is kept of the work of matching may take so many bytes, for each thread.
+const LARGEST_CACHE: usize = 1 << 17;
 
 /// A regular expression, compiled. Matching takes time in proportion to the text, whatever the expression.
 #[derive(Debug, Clone)]
@@ -33,7 +35,8 @@ impl Pattern {
 
     fn compile(text: &str, whole: &str) -> Result<Self, BadPattern> {
         // By itself first: in the group, `a)(b` would do.
-        let build = |text: &str| RegexBuilder::new(text).size_limit(LARGEST).build();
+        let build =
+            |text: &str| RegexBuilder::new(text).size_limit(LARGEST).dfa_size_limit(LARGEST_CACHE).build();
         let regex = build(text).and_then(|_| build(whole));
         let regex = regex.map_err(|error| BadPattern(error.to_string().replace('\n', " ")))?;
         Ok(Self { text: text.into(), regex })

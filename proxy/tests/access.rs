@@ -352,3 +352,67 @@ async fn datagrams_are_checked_by_their_source() {
     assert!(!answered(&hers).await, "not even in a session there was");
     assert!(answered(&his).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_of_access_control_concerns_connections_that_are_open() {
+    let mut proxy = Proxy::start();
+    let port = restricted(&mut proxy, vec![grant(&["her"])]).await;
+    let tcp = |status| service(port, Traffic::Tcp, None, status);
+    proxy.apply(tcp(None));
+    let (mut hers, mut his) = (connect(2, port).await, connect(3, port).await);
+    let answers = async |stream: &mut TcpStream| {
+        let mut buffer = [0; 256];
+        let written = stream.write_all(b"x").await.is_ok();
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buffer)).await;
+        written && matches!(read, Ok(Ok(1..)))
+    };
+    assert!(answers(&mut hers).await && answers(&mut his).await);
+    proxy.apply(tcp(Some(403)));
+    let mut buffer = [0; 16];
+    let cut = tokio::time::timeout(Duration::from_secs(5), his.read(&mut buffer)).await.expect("it is cut");
+    assert!(!matches!(cut, Ok(1..)), "nothing allows it any more");
+    assert!(answers(&mut hers).await);
+    // The other way round in one update, with all that is known of accounts gone at once.
+    let removals = vec![
+        ResourceKey::Identity(account("her")),
+        ResourceKey::Identity(account("api")),
+        ResourceKey::Access(account("api")),
+    ];
+    proxy.applier.apply(&Update { upserts: vec![weft_config::Entry::new(tcp(None))], removals });
+    for _ in 0..10 {
+        assert!(answers(&mut hers).await, "who was allowed stays");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_cannot_be_served_in_its_new_form_is_restricted_all_the_same() {
+    let mut proxy = Proxy::start();
+    let port = restricted(&mut proxy, vec![grant(&["her"])]).await;
+    proxy.apply(service(port, Traffic::default(), None, None));
+    assert_eq!(get(3, port, "/").await.0, 200);
+    let taken = TcpListener::bind("[::]:0").await.unwrap();
+    let Resource::Service(mut both) = service(port, Traffic::default(), None, Some(403)) else {
+        panic!("it is one")
+    };
+    let second = Port { port: 81, listen_port: taken.local_addr().unwrap().port(), ..both.ports[0].clone() };
+    both.ports.push(second);
+    proxy.apply(Resource::Service(both));
+    assert_eq!(proxy.applier.rejections().len(), 1);
+    assert_eq!((get(3, port, "/").await.0, get(2, port, "/").await.0), (403, 200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_leads_to_pods_of_its_own_namespace_only() {
+    let mut proxy = Proxy::start();
+    let port = restricted(&mut proxy, vec![grant(&["her"])]).await;
+    let elsewhere = AccountId { namespace: "else".into(), name: "api".into() };
+    let mine = Identity { addresses: vec![server(1)] };
+    proxy.apply_all([
+        identity("api", &[]),
+        Resource::Identity(elsewhere.clone(), mine),
+        Resource::Access(elsewhere, Access { grants: vec![grant(&["her"])] }),
+    ]);
+    let (status, why) = get(2, port, "/").await;
+    assert!(status == 403 && why.contains("another namespace"), "{status} {why}");
+}

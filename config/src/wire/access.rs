@@ -10,6 +10,13 @@ pub(super) fn encode_restriction(restriction: Restriction) -> v1::Restriction {
     v1::Restriction { denied_status: restriction.denied_status.into() }
 }
 
+impl Restriction {
+    /// Of a port that cannot be read as a whole.
+    pub fn of_wire(restriction: v1::Restriction) -> Self {
+        decode_restriction(restriction)
+    }
+}
+
 /// What is no status of a refusal is read as the usual one: the port stays restricted.
 pub(super) fn decode_restriction(restriction: v1::Restriction) -> Restriction {
     let asked = u16::try_from(restriction.denied_status).ok().filter(|status| (400..500).contains(status));

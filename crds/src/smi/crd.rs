@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::specs::MOST_MATCHES;
 use super::{HTTP_ROUTE_GROUP, KINDS, Kind, TCP_ROUTE, TRAFFIC_SPLIT, TRAFFIC_TARGET, UDP_ROUTE};
 
 /// The definitions as YAML documents, as the chart carries them.
@@ -87,11 +88,11 @@ fn traffic_target() -> Value {
 
 fn http_route_group() -> Value {
     let methods = ["*", "GET", "HEAD", "PUT", "POST", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
-    json!({"matches": {"type": "array", "items": {"type": "object", "required": ["name"], "properties": {
+    json!({"matches": {"type": "array", "maxItems": MOST_MATCHES, "items": {"type": "object", "required": ["name"], "properties": {
         "name": {"type": "string", "description": "By which the match is referred to."},
         "methods": {"type": "array", "items": {"type": "string", "enum": methods},
             "description": "Any when missing or *."},
-        "pathRegex": {"type": "string",
+        "pathRegex": {"type": "string", "maxLength": 4096,
             "description": "Regular expression for the beginning of the path. Any when missing."},
         // The definitions of others have a list of maps here, the text of the specification one map.
         "headers": {"x-kubernetes-preserve-unknown-fields": true,

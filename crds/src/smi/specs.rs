@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::{Unreadable, fields};
 
+/// Matches of one group. Each may have patterns, which take memory in the operator and in every proxy.
+pub(super) const MOST_MATCHES: usize = 128;
+
 /// HTTP requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HttpRouteGroup {
@@ -31,6 +34,12 @@ impl HttpRouteGroup {
     /// Reads a group.
     pub fn read(object: &Value) -> Result<Self, Unreadable> {
         let group: GroupFields = fields(object)?;
+        if group.matches.len() > MOST_MATCHES {
+            let count = group.matches.len();
+            return Err(Unreadable::because(format!(
+                "matches: there are {count}; {MOST_MATCHES} at most are read"
+            )));
+        }
         Ok(Self { matches: group.matches.into_iter().map(MatchFields::read).collect() })
     }
 }
@@ -121,6 +130,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_group_may_have_so_many_matches() {
+        let group = |count| {
+            let matches: Vec<_> =
+                (0..count).map(|n| json!({"name": n.to_string(), "pathRegex": "/a"})).collect();
+            HttpRouteGroup::read(&json!({"spec": {"matches": matches}}))
+        };
+        assert_eq!(group(MOST_MATCHES).unwrap().matches.len(), MOST_MATCHES);
+        assert!(group(MOST_MATCHES + 1).unwrap_err().to_string().contains("128 at most"));
+    }
 
     #[test]
     fn every_layout_says_the_same() {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,6 +25,8 @@ const SHARDS: usize = 256;
 pub const BELIEVED: Duration = Duration::from_secs(600);
 /// How long a source that is not known is waited for. A pod runs before the API server is told its address, a second or two.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How many may wait at a time: what does not belong to a pod must not fill the memory with its requests.
+const MOST_WAITING: usize = 1024;
 
 /// A `ServiceAccount`: as whom pods run, and what may be sent to them.
 #[derive(Debug)]
@@ -56,6 +58,17 @@ pub struct Accounts {
     changed: watch::Sender<()>,
     /// Until when identities are believed, in [`now_ms`].
     believed_until: AtomicU64,
+    /// How many wait for somebody to become known.
+    waiting: AtomicUsize,
+}
+
+/// Counts one that waits, until dropped.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 #[derive(Debug)]
@@ -73,6 +86,7 @@ impl Default for Accounts {
             generation: AtomicU64::new(1),
             changed: watch::Sender::new(()),
             believed_until: AtomicU64::new(u64::MAX),
+            waiting: AtomicUsize::new(0),
         }
     }
 }
@@ -94,6 +108,8 @@ impl Accounts {
         if let Some(known) = self.source(address) {
             return Some(known);
         }
+        // Nobody is kept waiting when nobody is known anyway, or when too many wait already.
+        let _waiting = if self.is_stale() { None } else { self.wait() }?;
         let mut changed = self.changes();
         let known = async {
             loop {
@@ -106,6 +122,17 @@ impl Accounts {
         timeout(PATIENCE, known).await.ok()?
     }
 
+    /// Leave to wait for somebody to become known. `None`: too many do.
+    pub(super) fn wait(&self) -> Option<Waiting<'_>> {
+        let waiting = Waiting(&self.waiting);
+        (self.waiting.fetch_add(1, SeqCst) < MOST_WAITING).then_some(waiting)
+    }
+
+    /// Something else that decisions depend on has changed.
+    pub fn tell(&self) {
+        self.changed.send_replace(());
+    }
+
     /// Whether what is known of identities is too old.
     pub fn is_stale(&self) -> bool {
         let until = self.believed_until.load(SeqCst);
@@ -114,7 +141,9 @@ impl Accounts {
 
     /// An operator is there: what it says is so.
     pub fn believe(&self) {
-        self.believed_until.store(u64::MAX, SeqCst);
+        if self.believed_until.swap(u64::MAX, SeqCst) != u64::MAX {
+            self.tell();
+        }
     }
 
     /// No operator is there: what is known becomes old.

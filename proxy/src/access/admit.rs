@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use weft_config::AccountId;
 
@@ -11,8 +12,11 @@ use super::rules::{Ask, What};
 use crate::balance::{EndpointList, Outstanding};
 use crate::tables::{Backend, PortEntry, Route};
 
+/// How long a destination that is not known is waited for.
+const DESTINATION_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Whose pods may get it, by the numbers of their accounts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// Nearly always the only one.
     first: Option<u32>,
@@ -43,6 +47,8 @@ pub enum Denied {
     Stale,
     /// It goes to whom no target can allow anything: what is no pod, or runs in the host's network.
     NoDestination,
+    /// It goes to pods of another namespace than the Service's.
+    Foreign,
     /// No target allows it.
     NotAllowed {
         /// Who sends.
@@ -66,6 +72,7 @@ impl fmt::Display for Denied {
             Self::NoDestination => {
                 f.write_str("access denied: its endpoints are no pods whose ServiceAccount is known")
             }
+            Self::Foreign => f.write_str("access denied: its endpoints are pods of another namespace"),
             Self::NotAllowed { source, destination, port } => write!(
                 f,
                 "access denied: it takes a TrafficTarget from ServiceAccount {source} to ServiceAccount {destination} \
@@ -90,6 +97,36 @@ fn unknown(accounts: &Accounts, address: IpAddr) -> Denied {
     if accounts.is_stale() { Denied::Stale } else { Denied::Stranger(address) }
 }
 
+/// Whether who sends from `address` may send `what` to `port` by `route`, and whose pods may get it. Waits a moment for who is
+/// not known yet, on either side: pods and endpoints are told of one after the other.
+pub async fn soon(
+    accounts: &Accounts,
+    port: &PortEntry,
+    route: Route<'_>,
+    address: Option<IpAddr>,
+    what: What<'_>,
+) -> Result<Allowed, Denied> {
+    let source = source(accounts, address).await?;
+    let mut changes = accounts.changes();
+    let first = admit(accounts, port, route, &source, what);
+    if first != Err(Denied::NoDestination) {
+        return first;
+    }
+    let Some(_waiting) = accounts.wait() else { return first };
+    let known = async {
+        loop {
+            if changes.changed().await.is_err() {
+                return Err(Denied::NoDestination);
+            }
+            let next = admit(accounts, port, route, &source, what);
+            if next != Err(Denied::NoDestination) {
+                return next;
+            }
+        }
+    };
+    tokio::time::timeout(DESTINATION_PATIENCE, known).await.unwrap_or(first)
+}
+
 /// Whether `source` may send `what` to `port` by `route`, and whose pods may get it.
 ///
 /// Where the traffic is divided every part of it must be allowed: else a request would pass or not by chance.
@@ -109,12 +146,18 @@ pub fn admit(
 }
 
 /// What may go to one backend. Where there is no endpoint there is nothing to deny, either.
+///
+/// Only accounts of the Service's own namespace count: else whoever may write a Service elsewhere, with endpoints by hand, could
+/// give an allowed port number to another port of these pods.
 fn to(accounts: &Accounts, backend: &Backend, source: &Account, ask: &Ask<'_>) -> Result<Allowed, Denied> {
     let list = backend.endpoints.load();
     let mut allowed = Allowed::default();
     let mut denied = None;
     for destination in &*list.accounts(accounts) {
         match destination {
+            Some(destination) if destination.id.namespace != backend.id.service.namespace => {
+                denied.get_or_insert(Denied::Foreign);
+            }
             Some(destination) if destination.allows(source, ask) => allowed.add(destination),
             Some(destination) => {
                 denied = Some(Denied::NotAllowed {

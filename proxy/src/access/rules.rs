@@ -3,7 +3,7 @@
 
 use weft_config::{Access, AccountId, HttpMatch};
 
-use crate::http::matching::{self, Form};
+use crate::http::matching::{self, Form, Reading};
 
 /// What somebody wants to send.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +21,8 @@ pub enum What<'a> {
     Http {
         /// As it was sent.
         form: Form<'a>,
-        /// Its path as servers resolve it, when that is another one.
-        resolved: Option<&'a str>,
+        /// How servers may read its path.
+        reading: &'a Reading,
     },
     /// As a connection.
     Tcp,
@@ -69,13 +69,17 @@ impl Rules {
 
     /// Whether the account `source` may send what `ask` describes.
     ///
-    /// A path must be allowed as it was sent and as servers resolve it: which of them this one goes by is not known here.
+    /// A path must be allowed however it may be read.
     pub(super) fn allow(&self, source: u32, ask: &Ask<'_>) -> bool {
         let of_source = || self.grants.iter().filter(|grant| grant.sources.binary_search(&source).is_ok());
         match ask.what {
-            What::Http { form, resolved } => {
-                let allowed = |form| of_source().any(|grant| grant.allows_http(ask.port, form));
-                allowed(form) && resolved.is_none_or(|path| allowed(Form { path, ..form }))
+            What::Http { form, reading } => {
+                let allowed = |form, clear| of_source().any(|grant| grant.allows_http(ask.port, form, clear));
+                match reading {
+                    Reading::Plain => allowed(form, true),
+                    Reading::Resolved(path) => allowed(form, true) && allowed(Form { path, ..form }, true),
+                    Reading::Unclear => allowed(form, false),
+                }
             }
             // Of a connection or a datagram nobody can say whether it is one of some HTTP requests.
             What::Tcp => of_source().any(|grant| grant.http.is_none() && on(grant.tcp.as_ref(), ask.port)),
@@ -85,8 +89,10 @@ impl Rules {
 }
 
 impl Grant {
-    fn allows_http(&self, port: u16, form: Form<'_>) -> bool {
-        on(self.tcp.as_ref(), port) && self.http.as_ref().is_none_or(|matches| matching::any(matches, form))
+    /// With `clear` unset the path is not known: no match that asks for one holds.
+    fn allows_http(&self, port: u16, form: Form<'_>, clear: bool) -> bool {
+        let holds = |one: &HttpMatch| (clear || one.path.is_none()) && matching::describes(one, form);
+        on(self.tcp.as_ref(), port) && self.http.as_ref().is_none_or(|matches| matches.iter().any(holds))
     }
 }
 
@@ -118,9 +124,9 @@ mod tests {
 
     fn http(rules: &Rules, source: u32, port: u16, path: &str) -> bool {
         let headers = HeaderMap::new();
-        let resolved = matching::resolved(path);
+        let reading = matching::reading(path);
         let form = Form { method: "GET", path, headers: &headers };
-        rules.allow(source, &Ask { port, what: What::Http { form, resolved: resolved.as_deref() } })
+        rules.allow(source, &Ask { port, what: What::Http { form, reading: &reading } })
     }
 
     fn other(rules: &Rules, port: u16, what: What<'_>) -> bool {
@@ -163,9 +169,13 @@ mod tests {
             "/public/..;/admin",
             "//public/../admin",
             "/public\\..\\x",
+            "/public/../admin/..;/public",
+            "/public/../admin/%252e%252e/public",
+            "/public/../admin%5c..%5cpublic",
         ] {
             assert!(!http(&public, HER, 80, tricky), "{tricky}");
         }
         assert!(!http(&public, HER, 80, "/%70ublic"), "not as it was sent");
+        assert!(http(&rules(None, None, None), HER, 80, "/public/../admin"), "any path is any path");
     }
 }

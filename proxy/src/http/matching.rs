@@ -30,7 +30,8 @@ pub fn any(matches: &[HttpMatch], form: Form<'_>) -> bool {
     matches.iter().any(|one| describes(one, form))
 }
 
-fn describes(one: &HttpMatch, form: Form<'_>) -> bool {
+/// Whether `one` describes the request.
+pub fn describes(one: &HttpMatch, form: Form<'_>) -> bool {
     let method = one.methods.is_empty() || one.methods.iter().any(|method| method == form.method);
     method
         && one.path.as_ref().is_none_or(|path| path.matches(form.path))
@@ -40,14 +41,24 @@ fn describes(one: &HttpMatch, form: Form<'_>) -> bool {
         })
 }
 
-/// The path as servers understand it that resolve it: `.` and `..` segments, escaped or not, doubled and escaped slashes.
-/// `None`: it is the same.
-///
-/// A rule for paths must hold for both forms: which of them the server goes by is not known here.
-pub fn resolved(path: &str) -> Option<String> {
+/// How servers may read a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// All as it is written.
+    Plain,
+    /// Some as it is written, some like this: escapes, doubled slashes and parameters resolved. A rule for paths must hold for
+    /// both, since which of them the server goes by is not known here.
+    Resolved(String),
+    /// With a `..` in it, plain or escaped, there are more readings than can be told: no rule for paths holds. Clients resolve
+    /// such segments before they send.
+    Unclear,
+}
+
+/// How servers may read `path`.
+pub fn reading(path: &str) -> Reading {
     let plain = !path.contains(['%', '\\', ';']) && !path.contains("//") && !path.contains("/.");
     if plain {
-        return None;
+        return Reading::Plain;
     }
     let decoded = decoded(path).replace('\\', "/");
     let mut segments: Vec<&str> = Vec::new();
@@ -55,9 +66,7 @@ pub fn resolved(path: &str) -> Option<String> {
         // What follows a semicolon are parameters to some servers: `/..;/` is `/../` to them.
         match segment.split(';').next().unwrap_or_default() {
             "" | "." => {}
-            ".." => {
-                segments.pop();
-            }
+            ".." => return Reading::Unclear,
             segment => segments.push(segment),
         }
     }
@@ -65,7 +74,7 @@ pub fn resolved(path: &str) -> Option<String> {
     if decoded.ends_with('/') && resolved.len() > 1 {
         resolved.push('/');
     }
-    (resolved != path).then_some(resolved)
+    if resolved == path { Reading::Plain } else { Reading::Resolved(resolved) }
 }
 
 /// Decoded until nothing is left to decode: some servers do it more than once.
@@ -124,25 +133,41 @@ mod tests {
     #[test]
     fn a_path_is_resolved_as_servers_do() {
         for (path, expected) in [
-            ("/public/../admin", Some("/admin")),
-            ("/public/%2e%2e/admin", Some("/admin")),
-            ("/public/%2E./admin", Some("/admin")),
-            ("/public/..;/admin", Some("/admin")),
-            ("/public%2f..%2fadmin", Some("/admin")),
-            ("/public/%252e%252e/admin", Some("/admin")),
-            ("/public/%25252e%25252e%2525252fadmin", Some("/admin")),
-            ("/public\\..\\admin", Some("/admin")),
             ("//admin", Some("/admin")),
             ("/./admin/", Some("/admin/")),
-            ("/../../admin", Some("/admin")),
-            ("/public/..", Some("/")),
+            ("/%61dmin", Some("/admin")),
+            ("/%2561dmin", Some("/admin")),
+            ("/admin;a=b/c", Some("/admin/c")),
             ("/a%20b", Some("/a b")),
             ("/books/1", None),
             ("/", None),
             ("/books/.hidden", None),
             ("/a/b/", None),
+            ("/a..b/c..", None),
         ] {
-            assert_eq!(resolved(path).as_deref(), expected, "{path}");
+            let expected = expected.map_or(Reading::Plain, |text| Reading::Resolved(text.to_owned()));
+            assert_eq!(reading(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_leads_upwards_may_be_read_in_too_many_ways() {
+        for path in [
+            "/public/../admin",
+            "/public/%2e%2e/admin",
+            "/public/%2E./admin",
+            "/public/..;/admin",
+            "/public%2f..%2fadmin",
+            "/public/%252e%252e/admin",
+            "/public/%25252e%25252e%2525252fadmin",
+            "/public\\..\\admin",
+            "/public/../admin/..;/public",
+            "/public/../admin/%252e%252e/public",
+            "/public/../admin%5c..%5cpublic",
+            "/../../admin",
+            "/public/..",
+        ] {
+            assert_eq!(reading(path), Reading::Unclear, "{path}");
         }
     }
 }

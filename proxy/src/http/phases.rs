@@ -55,11 +55,9 @@ impl Phases {
             None => None,
             Some(restriction) => {
                 let address = request.source_ip();
-                let resolved = matching::resolved(form.path);
-                let what = What::Http { form, resolved: resolved.as_deref() };
-                let admitted = admit::source(accounts, address)
-                    .await
-                    .and_then(|source| admit::admit(accounts, port, route, &source, what));
+                let reading = matching::reading(form.path);
+                let what = What::Http { form, reading: &reading };
+                let admitted = admit::soon(accounts, port, route, address, what).await;
                 Some(admitted.map_err(|denied| {
                     port.metrics.denied.inc();
                     (restriction.denied_status, denied)

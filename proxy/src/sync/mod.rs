@@ -132,6 +132,8 @@ impl Sync {
                 Err(error) => undecodable.push((resource, error)),
             }
         }
+        // From the first full answer on: until then what is held may be from long ago.
+        self.applier.accounts().believe();
         update.removals = message.removals.iter().filter_map(|key| ResourceKey::try_from(key).ok()).collect();
         self.applier.apply(&update);
         let mut rejections = self.note_undecodable(undecodable);
@@ -147,8 +149,6 @@ impl Sync {
             self.forget_held = true;
             return Err(Drift);
         }
-        // From the first full answer on: until then what is held may be from long ago.
-        self.applier.accounts().believe();
         self.metrics.updates.inc();
         if let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
             self.metrics.last_update.set(now.as_secs_f64());
@@ -171,6 +171,9 @@ impl Sync {
                 None => v1::ResourceKind::Unspecified,
             };
             let key = v1::ResourceKey { kind: kind.into(), name: resource.name.clone() };
+            if let Some(v1::resource::Body::Service(service)) = &resource.body {
+                self.applier.restrict(&resource.name, service);
+            }
             match ResourceKey::try_from(&key) {
                 Ok(key) => self.applier.reject(key, error.to_string()),
                 Err(_) => rejections.push(v1::Rejection { key: Some(key), reason: error.to_string() }),

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use weft_config::model::EndpointsId;
+use weft_config::wire::v1;
 use weft_config::{
-    Access, Endpoints, Entry, HttpPolicy, Identity, Port, Resource, ResourceKey, ResourceSet, Service,
-    ServiceId, Traffic, Update,
+    Access, Endpoints, Entry, HttpPolicy, Identity, Port, Resource, ResourceKey, ResourceSet, Restriction,
+    Service, ServiceId, Traffic, Update,
 };
 
 use super::{Backend, PortEntry, PortTraffic, Tables};
@@ -120,8 +121,37 @@ impl Applier {
             Err(reason) => {
                 tracing::warn!(resource = %key, reason, "refused");
                 self.rejections.insert(key, reason);
+                // Its ports go on as they were, but not unrestricted when they should no longer be.
+                if let Resource::Service(service) = &*entry.resource {
+                    let restricted = |port: &Port| Some((port.listen_port, port.restriction?));
+                    let ports: Vec<_> = service.ports.iter().filter_map(restricted).collect();
+                    self.restrict_ports(&service.id, &ports);
+                }
             }
         }
+    }
+
+    /// Of a Service that could not be decoded at least this is taken: which of its ports are restricted.
+    pub fn restrict(&mut self, name: &str, service: &v1::Service) {
+        let Some((namespace, name)) = name.split_once('/') else { return };
+        let restricted = |port: &v1::Port| {
+            let listen_port = u16::try_from(port.listen_port).ok()?;
+            Some((listen_port, Restriction::of_wire(port.restriction?)))
+        };
+        let ports: Vec<_> = service.ports.iter().filter_map(restricted).collect();
+        self.restrict_ports(&ServiceId::new(namespace, name), &ports);
+    }
+
+    /// Restricts those of the ports held for the Service `id` that are named here.
+    fn restrict_ports(&mut self, id: &ServiceId, ports: &[(u16, Restriction)]) {
+        for held in self.held_ports(id) {
+            let named = ports.iter().find(|(listen_port, _)| *listen_port == held.listen_port);
+            if let Some((listen_port, restriction)) = named {
+                let entry = self.entry(id, &Port { restriction: Some(*restriction), ..held });
+                self.tables.set(*listen_port, Some(entry));
+            }
+        }
+        self.tables.accounts.tell();
     }
 
     fn upsert_endpoints(&mut self, id: &EndpointsId, endpoints: &Endpoints) {
@@ -159,9 +189,16 @@ impl Applier {
             }
             bound.push(port.listen_port);
         }
+        let restrictions = |ports: &[Port]| -> Vec<_> {
+            ports.iter().map(|port| (port.listen_port, port.restriction)).collect()
+        };
         for port in &service.ports {
             let entry = self.entry(&service.id, port);
             self.tables.set(port.listen_port, Some(entry));
+        }
+        if restrictions(&service.ports) != restrictions(&before) {
+            // Open connections are looked at again.
+            self.tables.accounts.tell();
         }
         for old in &before {
             if !service.ports.iter().any(|port| port.listen_port == old.listen_port) {

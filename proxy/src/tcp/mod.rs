@@ -36,16 +36,16 @@ pub async fn carry(mut stream: TcpStream, client: SocketAddr, port: &PortEntry, 
     let (endpoint, ended) = match connect(client, port, carriers).await {
         Ok((mut upstream, endpoint)) => {
             let relay = relay::both_ways(&mut stream, &mut upstream, port.timeouts.idle, &port.metrics);
-            let ended = if port.restriction.is_some() {
-                tokio::select! {
-                    ended = relay => ended,
-                    () = denied(client, endpoint.endpoint().address, port, carriers) => {
-                        port.metrics.denied.inc();
-                        Err(io::Error::new(io::ErrorKind::PermissionDenied, "access denied: it is no longer allowed"))
-                    }
+            let ended = tokio::select! {
+                biased;
+                ended = relay => ended,
+                () = denied(client, endpoint.endpoint().address, port, carriers) => {
+                    port.metrics.denied.inc();
+                    Err(io::Error::new(
+                        io::ErrorKind::PermissionDenied,
+                        "access denied: it is no longer allowed",
+                    ))
                 }
-            } else {
-                relay.await
             };
             if ended.is_err() {
                 // What was cut must not look complete to either end.
@@ -91,15 +91,20 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Returns when what `client` and `endpoint` do is no longer allowed.
+/// Returns when what `client` and `endpoint` do is not allowed, or no longer: the port may have been restricted after they began.
 async fn denied(client: SocketAddr, endpoint: SocketAddr, port: &PortEntry, carriers: &Carriers) {
     let accounts = &carriers.tables.accounts;
     let ask = Ask { port: port.port, what: What::Tcp };
     let mut changes = accounts.changes();
-    while admit::still(accounts, client.ip(), endpoint.ip(), &ask) {
-        if changes.changed().await.is_err() {
+    loop {
+        // As the port is now. When it is another Service's, or nobody's, those who are connected leave by themselves.
+        let now = carriers.tables.port(port.listen_port).clone();
+        let restricted = now.is_some_and(|now| now.service == port.service && now.restriction.is_some());
+        if restricted && !admit::still(accounts, client.ip(), endpoint.ip(), &ask) {
             return;
         }
+        // The sender lives as long as the tables do.
+        let _ = changes.changed().await;
         tokio::time::sleep(GATHER).await;
         changes.mark_unchanged();
     }
@@ -113,8 +118,7 @@ async fn connect(
 ) -> io::Result<(TcpStream, Outstanding)> {
     let (accounts, route) = (&carriers.tables.accounts, port.route(None));
     let allowed = if port.restriction.is_some() {
-        let source = admit::source(accounts, Some(client.ip())).await;
-        let admitted = source.and_then(|source| admit::admit(accounts, port, route, &source, What::Tcp));
+        let admitted = admit::soon(accounts, port, route, Some(client.ip()), What::Tcp).await;
         Some(admitted.map_err(|denied| {
             port.metrics.denied.inc();
             io::Error::new(io::ErrorKind::PermissionDenied, denied.to_string())
