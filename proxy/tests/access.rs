@@ -175,7 +175,7 @@ async fn what_is_denied_may_look_as_if_it_were_not_there() {
     let port = restricted(&mut proxy, vec![]).await;
     proxy.apply(service(port, Traffic::default(), None, Some(404)));
     let (status, body) = get(2, port, "/").await;
-    assert_eq!((status, body.trim()), (404, "weft: Service shop/web port 80 (http): not found"));
+    assert_eq!((status, body.trim()), (404, "weft: this port: not found"));
     proxy.apply(service(port, Traffic::default(), None, None));
     assert_eq!(get(2, port, "/").await.0, 200, "not restricted");
 }

@@ -191,10 +191,20 @@ pub fn pick(
     list.pick_where(tried, |endpoint| allowed.has(accounts.at(endpoint.address.ip()).as_deref()))
 }
 
-/// Whether what goes on between `source` and the endpoint at `endpoint` is still allowed.
-pub fn still(accounts: &Accounts, source: IpAddr, endpoint: IpAddr, ask: &Ask<'_>) -> bool {
+/// Whether what goes on by `port` between `source` and the endpoint at `endpoint` is still allowed.
+pub fn still(
+    accounts: &Accounts,
+    port: &PortEntry,
+    source: IpAddr,
+    endpoint: IpAddr,
+    what: What<'_>,
+) -> bool {
     match (accounts.source(source), accounts.at(endpoint)) {
-        (Some(source), Some(destination)) => destination.allows(&source, ask),
+        (Some(source), Some(destination)) => {
+            // The parts of a split are of the same namespace.
+            destination.id.namespace == port.service.namespace
+                && destination.allows(&source, &Ask { port: port.port, what })
+        }
         _ => false,
     }
 }

@@ -78,7 +78,9 @@ impl Phases {
         retry_after: Option<Duration>,
         reason: String,
     ) -> Result<bool> {
-        let answer = Answer { status, reason: &reason, port: request.port(), retry_after };
+        // A 404 of ours does not even tell that there is such a Service.
+        let port = request.port().filter(|_| status != 404);
+        let answer = Answer { status, reason: &reason, port, retry_after };
         answer.send(session, &self.node).await?;
         request.answered = Some(status);
         request.reason = Some(reason);

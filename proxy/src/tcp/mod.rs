@@ -15,7 +15,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::access::{Allowed, Ask, What, admit};
+use crate::access::{Allowed, What, admit};
 use crate::access_log::Line;
 use crate::balance::Outstanding;
 use crate::http::retry::{LAST_TRY_AFTER, MOST_TRIES};
@@ -94,13 +94,12 @@ impl Drop for Open<'_> {
 /// Returns when what `client` and `endpoint` do is not allowed, or no longer: the port may have been restricted after they began.
 async fn denied(client: SocketAddr, endpoint: SocketAddr, port: &PortEntry, carriers: &Carriers) {
     let accounts = &carriers.tables.accounts;
-    let ask = Ask { port: port.port, what: What::Tcp };
     let mut changes = accounts.changes();
     loop {
         // As the port is now. When it is another Service's, or nobody's, those who are connected leave by themselves.
         let now = carriers.tables.port(port.listen_port).clone();
         let restricted = now.is_some_and(|now| now.service == port.service && now.restriction.is_some());
-        if restricted && !admit::still(accounts, client.ip(), endpoint.ip(), &ask) {
+        if restricted && !admit::still(accounts, port, client.ip(), endpoint.ip(), What::Tcp) {
             return;
         }
         // The sender lives as long as the tables do.

@@ -16,7 +16,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::access::{Ask, Denied, What, admit};
+use crate::access::{Denied, What, admit};
 use crate::access_log::Line;
 use crate::balance::EndpointList;
 use crate::listen::Carriers;
@@ -205,11 +205,11 @@ impl Server {
             access: entry.restriction.map(|_| accounts.changes()),
         };
         let lists = &self.seen.endpoints;
-        let ask = Ask { port: entry.port, what: What::Udp };
         self.sessions.retain(|source, session| {
             let address = session.endpoint().endpoint().address.ip();
             lists.iter().any(|list| session.endpoint().is_in(list))
-                && (entry.restriction.is_none() || admit::still(accounts, source.ip(), address, &ask))
+                && (entry.restriction.is_none()
+                    || admit::still(accounts, entry, source.ip(), address, What::Udp))
         });
     }
 
