@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use weft_config::{Access, AccountId, Identity};
 
 use super::rules::{Ask, Rules};
-use crate::balance::now_ms;
+use crate::balance::{now_ms, now_ms_and};
 
 /// How many parts the addresses are divided into: a change copies one.
 const SHARDS: usize = 256;
@@ -63,7 +63,7 @@ pub struct Accounts {
 }
 
 /// Counts one that waits, until dropped.
-pub(super) struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
@@ -105,30 +105,32 @@ impl Accounts {
 
     /// The same; of an address that is not known it waits a moment to become so.
     pub async fn source_soon(&self, address: IpAddr) -> Option<Arc<Account>> {
-        if let Some(known) = self.source(address) {
-            return Some(known);
+        // Nobody is kept waiting when nobody is known anyway.
+        if self.is_stale() { None } else { self.soon(PATIENCE, || self.source(address)).await }
+    }
+
+    /// What `look` finds, at once or after some change within `patience`. Too many that wait are not kept waiting.
+    pub(super) async fn soon<T>(&self, patience: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
+        if let Some(found) = look() {
+            return Some(found);
         }
-        // Nobody is kept waiting when nobody is known anyway, or when too many wait already.
-        let _waiting = if self.is_stale() { None } else { self.wait() }?;
+        let waiting = Waiting(&self.waiting);
+        if waiting.0.fetch_add(1, SeqCst) >= MOST_WAITING {
+            return None;
+        }
         let mut changed = self.changes();
-        let known = async {
+        let found = async {
             loop {
-                match self.source(address) {
-                    Some(known) => return Some(known),
+                match look() {
+                    Some(found) => return Some(found),
                     None => changed.changed().await.ok()?,
                 }
             }
         };
-        timeout(PATIENCE, known).await.ok()?
+        timeout(patience, found).await.ok()?
     }
 
-    /// Leave to wait for somebody to become known. `None`: too many do.
-    pub(super) fn wait(&self) -> Option<Waiting<'_>> {
-        let waiting = Waiting(&self.waiting);
-        (self.waiting.fetch_add(1, SeqCst) < MOST_WAITING).then_some(waiting)
-    }
-
-    /// Something else that decisions depend on has changed.
+    /// Something that decisions depend on has changed.
     pub fn tell(&self) {
         self.changed.send_replace(());
     }
@@ -148,8 +150,8 @@ impl Accounts {
 
     /// No operator is there: what is known becomes old.
     pub fn doubt(&self) {
-        let until = now_ms() + u64::try_from(BELIEVED.as_millis()).unwrap_or(u64::MAX);
         // Only the first time counts.
+        let until = now_ms_and(BELIEVED);
         let _ = self.believed_until.compare_exchange(u64::MAX, until, SeqCst, SeqCst);
     }
 
@@ -203,7 +205,7 @@ impl Accounts {
             self.shards[shard].store(Arc::new(addresses));
         }
         self.generation.fetch_add(1, SeqCst);
-        self.changed.send_replace(());
+        self.tell();
     }
 
     /// Replaces what may be sent to those who run as `id`.
@@ -211,7 +213,7 @@ impl Accounts {
         let mut known = self.known.lock();
         let rules = Rules::new(access, |source| know(&mut known, source).account.number);
         know(&mut known, id).account.rules.store(Arc::new(rules));
-        self.changed.send_replace(());
+        self.tell();
     }
 }
 

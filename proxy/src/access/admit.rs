@@ -1,8 +1,7 @@
 //! The decision for one request, connection or session to a restricted port.
 
 use std::fmt;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use weft_config::AccountId;
@@ -82,23 +81,12 @@ impl fmt::Display for Denied {
     }
 }
 
-/// Who sends from `address`, or why that cannot be told.
-pub async fn source(accounts: &Accounts, address: Option<IpAddr>) -> Result<Arc<Account>, Denied> {
-    let Some(address) = address else { return Err(Denied::Stranger(IpAddr::from([0; 4]))) };
-    accounts.source_soon(address).await.ok_or_else(|| unknown(accounts, address))
-}
-
-/// The same at once.
-pub fn source_now(accounts: &Accounts, address: IpAddr) -> Result<Arc<Account>, Denied> {
-    accounts.source(address).ok_or_else(|| unknown(accounts, address))
-}
-
 fn unknown(accounts: &Accounts, address: IpAddr) -> Denied {
     if accounts.is_stale() { Denied::Stale } else { Denied::Stranger(address) }
 }
 
 /// Whether who sends from `address` may send `what` to `port` by `route`, and whose pods may get it. Waits a moment for who is
-/// not known yet, on either side: pods and endpoints are told of one after the other.
+/// not known yet, on either side: pods and endpoints are told of one after the other. What is denied is counted.
 pub async fn soon(
     accounts: &Accounts,
     port: &PortEntry,
@@ -106,31 +94,38 @@ pub async fn soon(
     address: Option<IpAddr>,
     what: What<'_>,
 ) -> Result<Allowed, Denied> {
-    let source = source(accounts, address).await?;
-    let mut changes = accounts.changes();
-    let first = admit(accounts, port, route, &source, what);
-    if first != Err(Denied::NoDestination) {
-        return first;
-    }
-    let Some(_waiting) = accounts.wait() else { return first };
-    let known = async {
-        loop {
-            if changes.changed().await.is_err() {
-                return Err(Denied::NoDestination);
-            }
-            let next = admit(accounts, port, route, &source, what);
-            if next != Err(Denied::NoDestination) {
-                return next;
-            }
-        }
+    let admitted = async {
+        let Some(address) = address else { return Err(Denied::Stranger(IpAddr::from([0; 4]))) };
+        let source = accounts.source_soon(address).await.ok_or_else(|| unknown(accounts, address))?;
+        let known = || match admit(accounts, port, route, &source, what) {
+            Err(Denied::NoDestination) => None,
+            decided => Some(decided),
+        };
+        accounts.soon(DESTINATION_PATIENCE, known).await.unwrap_or(Err(Denied::NoDestination))
     };
-    tokio::time::timeout(DESTINATION_PATIENCE, known).await.unwrap_or(first)
+    counted(port, admitted.await)
+}
+
+/// The same at once, for what cannot wait.
+pub fn now(
+    accounts: &Accounts,
+    port: &PortEntry,
+    route: Route<'_>,
+    address: IpAddr,
+    what: What<'_>,
+) -> Result<Allowed, Denied> {
+    let source = accounts.source(address).ok_or_else(|| unknown(accounts, address));
+    counted(port, source.and_then(|source| admit(accounts, port, route, &source, what)))
+}
+
+fn counted(port: &PortEntry, admitted: Result<Allowed, Denied>) -> Result<Allowed, Denied> {
+    admitted.inspect_err(|_| port.metrics.denied.inc())
 }
 
 /// Whether `source` may send `what` to `port` by `route`, and whose pods may get it.
 ///
 /// Where the traffic is divided every part of it must be allowed: else a request would pass or not by chance.
-pub fn admit(
+fn admit(
     accounts: &Accounts,
     port: &PortEntry,
     route: Route<'_>,
@@ -182,7 +177,7 @@ pub fn pick(
     accounts: &Accounts,
     list: &EndpointList,
     allowed: Option<&Allowed>,
-    tried: &[std::net::SocketAddr],
+    tried: &[SocketAddr],
 ) -> Option<Outstanding> {
     let Some(allowed) = allowed else { return list.pick(tried) };
     if list.accounts(accounts).iter().all(|account| allowed.has(account.as_deref())) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::now_ms;
+use super::{now_ms, now_ms_and};
 
 /// Whether a connection to an endpoint is being made.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub struct Connecting {
 impl Connecting {
     /// From now on one is being made; it may take `limit`.
     pub fn begins(&self, limit: Duration) {
-        self.until.store(now_ms() + u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), SeqCst);
+        self.until.store(now_ms_and(limit), SeqCst);
     }
 
     /// It is there, or has failed.

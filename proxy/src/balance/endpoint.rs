@@ -25,6 +25,11 @@ pub fn now_ms() -> u64 {
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// When `wait` will be over, in [`now_ms`].
+pub fn now_ms_and(wait: Duration) -> u64 {
+    now_ms().saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// One endpoint and what this proxy has learnt of it. Survives changes of the list it is in.
 #[derive(Debug)]
 pub struct EndpointState {
@@ -145,7 +150,7 @@ impl EndpointState {
     pub(super) fn eject(&self) {
         let ejections = self.ejections.fetch_add(1, Relaxed).min(16);
         let ejection = FIRST_EJECTION.saturating_mul(1 << ejections).min(LONGEST_EJECTION);
-        self.ejected_until.store(now_ms() + u64::try_from(ejection.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        self.ejected_until.store(now_ms_and(ejection), Relaxed);
     }
 }
 

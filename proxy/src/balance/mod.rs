@@ -19,7 +19,7 @@ use weft_config::Endpoints;
 use crate::access::{Account, Accounts};
 
 pub use connecting::Connecting;
-pub use endpoint::{EndpointState, now_ms};
+pub use endpoint::{EndpointState, now_ms, now_ms_and};
 
 /// Counts a request on its way to an endpoint, until dropped.
 #[derive(Debug)]

@@ -16,6 +16,8 @@ pub struct Split {
     /// Only requests that one of these describes are divided. All when empty.
     matches: Vec<HttpMatch>,
     shares: Vec<Share>,
+    /// Of all shares, and of those within them: looked through for every datagram.
+    backends: Box<[Arc<Backend>]>,
 }
 
 /// One part of it.
@@ -32,7 +34,10 @@ pub struct Share {
 impl Split {
     /// Divides among `shares`.
     pub fn new(matches: Vec<HttpMatch>, shares: impl IntoIterator<Item = Share>) -> Self {
-        Self { matches, shares: shares.into_iter().filter(|share| share.weight > 0).collect() }
+        let shares: Vec<_> = shares.into_iter().filter(|share| share.weight > 0).collect();
+        let nested = shares.iter().filter_map(|share| share.split.as_ref()).flat_map(Self::backends);
+        let backends = shares.iter().map(|share| &share.backend).chain(nested).cloned().collect();
+        Self { matches, shares, backends }
     }
 
     /// Whether it divides this; `form` is there for HTTP requests only.
@@ -53,9 +58,8 @@ impl Split {
     }
 
     /// All backends, the plain ones of those that are divided once more included.
-    pub fn backends(&self) -> Vec<&Arc<Backend>> {
-        let nested = self.shares.iter().filter_map(|share| share.split.as_ref()).flat_map(Self::backends);
-        self.shares.iter().map(|share| &share.backend).chain(nested).collect()
+    pub fn backends(&self) -> &[Arc<Backend>] {
+        &self.backends
     }
 
     /// Where the next goes. `None`: nowhere; no backend has an endpoint.

@@ -192,7 +192,7 @@ impl Edges {
     pub async fn keep(&self) {
         loop {
             let now = since_epoch();
-            let into = Duration::from_secs(now.as_secs() % PERIOD_SECONDS) + subsecond(now);
+            let into = Duration::new(now.as_secs() % PERIOD_SECONDS, now.subsec_nanos());
             tokio::time::sleep(Duration::from_secs(PERIOD_SECONDS).saturating_sub(into)).await;
             self.turn(since_epoch().as_secs() / PERIOD_SECONDS * PERIOD_SECONDS);
         }
@@ -201,10 +201,6 @@ impl Edges {
 
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-fn subsecond(time: Duration) -> Duration {
-    Duration::from_nanos(u64::from(time.subsec_nanos()))
 }
 
 impl Key {

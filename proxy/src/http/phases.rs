@@ -58,10 +58,7 @@ impl Phases {
                 let reading = matching::reading(form.path);
                 let what = What::Http { form, reading: &reading };
                 let admitted = admit::soon(accounts, port, route, address, what).await;
-                Some(admitted.map_err(|denied| {
-                    port.metrics.denied.inc();
-                    (restriction.denied_status, denied)
-                })?)
+                Some(admitted.map_err(|denied| (restriction.denied_status, denied))?)
             }
         };
         let elsewhere = route.split.is_some().then(|| Arc::clone(route.backend));
@@ -78,9 +75,25 @@ impl Phases {
         retry_after: Option<Duration>,
         reason: String,
     ) -> Result<bool> {
-        // A 404 of ours does not even tell that there is such a Service.
-        let port = request.port().filter(|_| status != 404);
-        let answer = Answer { status, reason: &reason, port, retry_after };
+        let answer = Answer { status, reason: &reason, port: request.port(), retry_after };
+        answer.send(session, &self.node).await?;
+        request.answered = Some(status);
+        request.reason = Some(reason);
+        Ok(true)
+    }
+
+    /// Answers what is not allowed. As 404 it looks as if there were no such Service: only the log is told more.
+    async fn deny(
+        &self,
+        session: &mut Session,
+        request: &mut Request,
+        status: u16,
+        reason: String,
+    ) -> Result<bool> {
+        if status != 404 {
+            return self.refuse(session, request, status, None, reason).await;
+        }
+        let answer = Answer { status, reason: "not found", port: None, retry_after: None };
         answer.send(session, &self.node).await?;
         request.answered = Some(status);
         request.reason = Some(reason);
@@ -123,11 +136,7 @@ impl ProxyHttp for Phases {
             return Error::err(ErrorType::HTTPStatus(400));
         }
         if let Err((status, denied)) = self.route(session, request).await {
-            // As if it were not there: only the log is told more.
-            let told = if status == 404 { "not found".to_owned() } else { denied.to_string() };
-            let refused = self.refuse(session, request, status, None, told).await;
-            request.reason = Some(denied.to_string());
-            return refused;
+            return self.deny(session, request, status, denied.to_string()).await;
         }
         let Some(target) = &request.target else { return Ok(false) };
         if let (Some(limiter), Some(source)) = (&target.http.rate_limiter, request.source_ip())

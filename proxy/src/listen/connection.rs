@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::Carriers;
 use super::stream::ClientStream;
 use super::workers::Busy;
-use crate::balance::now_ms;
+use crate::balance::{now_ms, now_ms_and};
 use crate::http::Engine;
 use crate::tables::PortTraffic;
 use crate::tcp;
@@ -47,7 +47,7 @@ pub fn header_arrived() {
 }
 
 fn header_due_in(wait: Duration) {
-    let at = now_ms() + u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let at = now_ms_and(wait);
     let _ = HEADER_DUE.try_with(|due| due.store(at, Relaxed));
 }
 

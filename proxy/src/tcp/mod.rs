@@ -118,10 +118,7 @@ async fn connect(
     let (accounts, route) = (&carriers.tables.accounts, port.route(None));
     let allowed = if port.restriction.is_some() {
         let admitted = admit::soon(accounts, port, route, Some(client.ip()), What::Tcp).await;
-        Some(admitted.map_err(|denied| {
-            port.metrics.denied.inc();
-            io::Error::new(io::ErrorKind::PermissionDenied, denied.to_string())
-        })?)
+        Some(admitted.map_err(|denied| io::Error::new(io::ErrorKind::PermissionDenied, denied.to_string()))?)
     } else {
         None
     };

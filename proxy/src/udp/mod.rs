@@ -165,8 +165,7 @@ impl Server {
         let carriers = Arc::clone(&self.carriers);
         let (accounts, route) = (&carriers.tables.accounts, entry.route(None));
         let allowed = if entry.restriction.is_some() {
-            let admitted = admit::source_now(accounts, source.ip())
-                .and_then(|source| admit::admit(accounts, entry, route, &source, What::Udp));
+            let admitted = admit::now(accounts, entry, route, source.ip(), What::Udp);
             Some(admitted.map_err(|denied| self.deny(entry, source, &denied))?)
         } else {
             None
@@ -184,9 +183,8 @@ impl Server {
         )
     }
 
-    /// Counts a datagram that may not pass, and tells of its source.
+    /// Tells of the source of a datagram that may not pass.
     fn deny(&mut self, entry: &PortEntry, source: SocketAddr, denied: &Denied) -> io::Error {
-        entry.metrics.denied.inc();
         let why = denied.to_string();
         let log = &self.carriers.access_log;
         if log.is_on() && self.denied.insert(source.ip()) {
