@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use weft_crds::meshconfig::SmiCounts;
 
-use super::tell::{Teller, Word};
+use super::tell::{AGAIN, Teller, Word};
 use crate::context::Context;
 use crate::index::changes::About;
 use crate::policies;
@@ -15,8 +15,6 @@ use crate::smi::{Finding, Verdict};
 
 /// Objects that come together are looked at together: a target may be there a moment before its route.
 const GATHER: Duration = Duration::from_secs(1);
-/// When an Event that could not be written is tried again.
-const AGAIN: Duration = Duration::from_secs(10);
 
 /// How many objects were found to be what, as it changes.
 #[derive(Clone, Default)]
@@ -50,7 +48,7 @@ pub async fn run(ctx: &Context, findings: &Findings) {
         teller.keep(&found.iter().map(|finding| (finding.about.kind, finding.about.name.clone())).collect());
         all_told = true;
         for finding in found {
-            all_told &= teller.tell(&finding.about, BTreeSet::from([word(&finding)]), "Compile").await;
+            all_told &= teller.tell(&finding.about, BTreeSet::from([word(&finding)])).await;
         }
     }
 }

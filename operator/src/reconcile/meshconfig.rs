@@ -21,6 +21,7 @@ use weft_crds::{MeshConfig, MeshConfigStatus};
 
 use super::findings::Findings;
 use super::shadow::Shadows;
+use super::tell::shortened;
 use super::{daemonset, dns, proxies, status};
 use crate::annotations::Settings;
 use crate::apply::{FIELD_MANAGER, WriteError};
@@ -313,12 +314,10 @@ impl Reconciler {
         if mesh.namespace().as_deref() != Some(&*self.ctx.namespace) {
             return;
         }
-        // The API takes 1 KiB.
-        let note = note.chars().take(1000).collect();
         let event = Event {
             type_,
             reason: reason.into(),
-            note: Some(note),
+            note: Some(shortened(&note)),
             action: "Reconcile".into(),
             secondary: None,
         };

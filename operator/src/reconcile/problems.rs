@@ -3,11 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use weft_config::ServiceId;
 
-use super::tell::{Teller, Word};
+use super::tell::{AGAIN, Teller, Word};
 use crate::annotations::Settings;
 use crate::context::Context;
 use crate::index::changes::About;
@@ -15,8 +14,6 @@ use crate::smi::Subject;
 
 /// The reason of these Events.
 const REASON: &str = "InvalidAnnotation";
-/// When an Event that could not be written is tried again.
-const AGAIN: Duration = Duration::from_secs(10);
 
 /// Works until dropped.
 pub async fn run(ctx: &Context) {
@@ -52,5 +49,5 @@ async fn tell(ctx: &Context, teller: &mut Teller, id: &ServiceId) -> bool {
         name: id.clone(),
         uid: Arc::clone(&service.uid),
     };
-    teller.tell(&about, words, "Compile").await
+    teller.tell(&about, words).await
 }

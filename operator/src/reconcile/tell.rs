@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -14,6 +15,9 @@ use crate::smi::{Name, Subject};
 
 /// The longest note an Event may have (events.k8s.io/v1: 1 KiB).
 const LONGEST_NOTE: usize = 1000;
+
+/// When an Event that could not be written is tried again.
+pub(super) const AGAIN: Duration = Duration::from_secs(10);
 
 /// Something to tell about an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +53,7 @@ impl Teller {
     }
 
     /// Tells of `about` what of `words` it was not told yet. Returns whether everything has been told now.
-    pub async fn tell(&mut self, about: &Subject, words: BTreeSet<Word>, action: &str) -> bool {
+    pub async fn tell(&mut self, about: &Subject, words: BTreeSet<Word>) -> bool {
         let key = (about.kind, about.name.clone());
         let before = self.told.remove(&key).filter(|told| told.uid == about.uid);
         let mut told = before.map(|told| told.words).unwrap_or_default();
@@ -59,7 +63,7 @@ impl Teller {
             if told.contains(&word) {
                 continue;
             }
-            match self.event(about, &word, action).await {
+            match self.event(about, &word).await {
                 Ok(()) => drop(told.insert(word)),
                 Err(error) => {
                     tracing::warn!(%about, %error, "an Event could not be written");
@@ -83,12 +87,12 @@ impl Teller {
         self.told.retain(|object, _| there.contains(object));
     }
 
-    async fn event(&self, about: &Subject, word: &Word, action: &str) -> kube::Result<()> {
+    async fn event(&self, about: &Subject, word: &Word) -> kube::Result<()> {
         let event = Event {
             type_: if word.warning { EventType::Warning } else { EventType::Normal },
             reason: word.reason.into(),
             note: Some(shortened(&word.note)),
-            action: action.into(),
+            action: "Compile".into(),
             secondary: None,
         };
         let about = ObjectReference {
@@ -104,8 +108,8 @@ impl Teller {
     }
 }
 
-/// At most as many bytes as the API takes.
-fn shortened(note: &str) -> String {
+/// At most as many bytes as the API takes for a note.
+pub(super) fn shortened(note: &str) -> String {
     if note.len() <= LONGEST_NOTE {
         return note.to_owned();
     }
