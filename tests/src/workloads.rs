@@ -116,11 +116,8 @@ pub async fn has_endpoints(
     count: usize,
     deadline: Duration,
 ) -> Result {
-    wait::until(&format!("{namespace}/{service} has {count} ready endpoints"), deadline, async || {
-        let addresses = ready_addresses(cluster, namespace, service).await?;
-        Ok(Seen::when(addresses.len() == count, (), || format!("{addresses:?}")))
-    })
-    .await
+    let what = format!("{namespace}/{service} has {count} ready endpoints");
+    counts(&what, count, deadline, async || ready_addresses(cluster, namespace, service).await).await
 }
 
 /// Waits until a Service has so many endpoints, those that drain and those that are not ready among them.
@@ -131,8 +128,18 @@ pub async fn has_endpoints_left(
     count: usize,
     deadline: Duration,
 ) -> Result {
-    wait::until(&format!("{namespace}/{service} has {count} endpoints"), deadline, async || {
-        let addresses = addresses(cluster, namespace, service, |_| true).await?;
+    let what = format!("{namespace}/{service} has {count} endpoints");
+    counts(&what, count, deadline, async || addresses(cluster, namespace, service, |_| true).await).await
+}
+
+async fn counts(
+    what: &str,
+    count: usize,
+    deadline: Duration,
+    look: impl AsyncFn() -> Result<Vec<String>>,
+) -> Result {
+    wait::until(what, deadline, async || {
+        let addresses = look().await?;
         Ok(Seen::when(addresses.len() == count, (), || format!("{addresses:?}")))
     })
     .await
