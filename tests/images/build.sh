@@ -14,14 +14,15 @@ mkdir -p "$ARCHIVES"
 
 # One invocation for each binary, so that none is built with features that only another asked for. Build scripts and
 # procedural macros are built for the host and may not be static: hence the --target.
+declare -A profile=([weft-operator]=release [weft-proxy]=fast [weft-lab]=release)
 for crate in weft-operator weft-proxy weft-lab; do
-  RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $TARGET -p $crate --bin $crate
+  RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile "${profile[$crate]}" --locked --target $TARGET -p $crate --bin $crate
 done
 
 archives=()
 for name in weft-operator weft-proxy weft-lab; do
   archive=$ARCHIVES/$name.tar
-  python3 tests/images/mkimage.py "$archive" "localhost/$name:$TAG" "/$name" user=65532:65532 "$CARGO_TARGET_DIR/$TARGET/release/$name:/$name"
+  python3 tests/images/mkimage.py "$archive" "localhost/$name:$TAG" "/$name" user=65532:65532 "$CARGO_TARGET_DIR/$TARGET/${profile[$name]}/$name:/$name"
   archives+=("$archive")
 done
 "$HERE/load-image.sh" "${archives[@]}"

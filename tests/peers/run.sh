@@ -61,8 +61,8 @@ envoy
 traefik
 # As the images have it.
 target=x86_64-unknown-linux-gnu
-RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $target -p weft-proxy --bin weft-proxy
-cargo build --release --locked -p weft-peers
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile fast --locked --target $target -p weft-proxy --bin weft-proxy
+cargo build --profile fast --locked -p weft-peers
 versions
-exec "$CARGO_TARGET_DIR/release/weft-peers" run --weft "$CARGO_TARGET_DIR/$target/release/weft-proxy" \
+exec "$CARGO_TARGET_DIR/fast/weft-peers" run --weft "$CARGO_TARGET_DIR/$target/fast/weft-proxy" \
   --traefik "$TRAEFIK" --envoy "$peers/bin/envoy-$ENVOY" --work target/bench/peers --output target/bench/latest.json
