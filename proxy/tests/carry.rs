@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::{Backend, Proxy, exchange, free_port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use weft_config::{HttpPolicy, Scheme, Timeouts, Traffic};
 use weft_proxy::drain::{Drain, drained};
 
@@ -72,14 +72,19 @@ async fn h2c_with_prior_knowledge_is_carried() {
     }
 }
 
-/// Each would make a connection of its own while there is none.
+/// Each would make a connection of its own while there is none. The backend's queue of connections is full at first, so that
+/// the kernel tries again to make one only after a second: all calls come meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_come_at_once_share_a_connection_to_an_endpoint_over_h2() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
     let backend = listener.local_addr().unwrap();
+    let _fills_the_queue = TcpStream::connect(backend).await.unwrap();
     let connections = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&connections);
-    tokio::spawn(async move {
+    let accept = async move {
+        listener.accept().await.unwrap();
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             counted.fetch_add(1, SeqCst);
@@ -88,10 +93,11 @@ async fn calls_that_come_at_once_share_a_connection_to_an_endpoint_over_h2() {
             let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             tokio::spawn(server.serve_connection(TokioIo::new(stream), answer));
         }
-    });
+    };
     let mut proxy = Proxy::start();
     let h2c = Traffic::Http(HttpPolicy { scheme: Scheme::H2c, ..HttpPolicy::default() });
-    let port = proxy.service_with("cart", &[backend], h2c, Timeouts::default());
+    let timeouts = Timeouts { connect: Some(Duration::from_secs(20)), ..Timeouts::default() };
+    let port = proxy.service_with("cart", &[backend], h2c, timeouts);
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let (client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -103,10 +109,23 @@ async fn calls_that_come_at_once_share_a_connection_to_an_endpoint_over_h2() {
         async move { client.send_request(request).await.unwrap().status() }
     };
     let calls: Vec<_> = (0..50).map(|_| tokio::spawn(call())).collect();
+    while !is_being_connected_to(backend) {
+        tokio::task::yield_now().await;
+    }
+    tokio::spawn(accept);
     for call in calls {
         assert_eq!(call.await.unwrap(), 200);
     }
     assert_eq!(connections.load(SeqCst), 1);
+}
+
+/// Whether the kernel has sent a SYN there that is not answered (proc(5): `net/tcp`, addresses in hexadecimal, state 02).
+fn is_being_connected_to(address: std::net::SocketAddr) -> bool {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let there = format!(":{:04X}", address.port());
+    table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|fields| {
+        fields.get(2).is_some_and(|remote| remote.ends_with(&there)) && fields.get(3) == Some(&"02")
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
