@@ -26,6 +26,8 @@ use crate::client::UNACKNOWLEDGED;
 pub use fence::Fence;
 use record::{Decision, Record, give_back, holder};
 
+/// Name of the Lease; the chart makes it.
+pub const NAME: &str = "weft-operator";
 /// How long a leader that is not heard of keeps the lead.
 pub(crate) const DURATION: Duration = Duration::from_secs(10);
 /// How often the leader renews.

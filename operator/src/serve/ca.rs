@@ -66,7 +66,7 @@ impl Pair {
             return false;
         };
         parse_x509_certificate(&certificate)
-            .is_ok_and(|(_, parsed)| parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw())
+            .is_ok_and(|(_, parsed)| *parsed.public_key().subject_public_key.data == *key.public_key_raw())
     }
 }
 
