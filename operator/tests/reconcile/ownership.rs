@@ -143,8 +143,10 @@ async fn when_the_namespace_is_deleted_dns_is_put_right_and_nothing_holds_it_up(
     until("shadow", &api, || api.get(SHADOW)).await;
     two_more_looks(&api, &operator).await;
     // Kubernetes marks the namespace first, seconds before what is in it.
-    api.edit(NAMESPACE, |namespace| namespace["metadata"]["deletionTimestamp"] = json!("2026-01-02T00:00:00Z"));
-    api.edit(NAMESPACE, |namespace| namespace["metadata"]["finalizers"] = json!(["kubernetes"]));
+    api.edit(NAMESPACE, |namespace| {
+        namespace["metadata"]["finalizers"] = json!(["kubernetes"]);
+        namespace["metadata"]["deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
+    });
     until("no finalizer", &api, || {
         let finalizers = api.get(MESH)?["metadata"]["finalizers"].clone();
         finalizers.as_array().is_none_or(Vec::is_empty).then_some(())
