@@ -187,8 +187,10 @@ impl Writer {
             Err(WriteError::Api { object, source: kube::Error::Api(status) }) if status.code == 409 => object,
             done => return done,
         };
-        let api = self.api::<K>(&desired.namespace().unwrap_or_default());
-        let there = api.get_opt(&desired.name_any()).await;
+        let (api, name) = (self.api::<K>(&desired.namespace().unwrap_or_default()), desired.name_any());
+        let Some(there) = within(READ, api.get_opt(&name)).await else {
+            return Err(WriteError::Unanswered(refused));
+        };
         let there = there.map_err(|source| WriteError::Api { object: refused.clone(), source })?;
         // Ours, which somebody has edited past recognition.
         if there.is_some_and(|there| made_by_us(there.meta())) {
