@@ -48,12 +48,22 @@ generate-check: ## Fail when a generated file differs from its source
 	@.ci/generate --check
 
 .PHONY: e2e
-e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main, data-path or smi
+e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main, data-path, smi or lifecycle
 	@tests/run-e2e.sh $(SUITE)
 
 .PHONY: e2e-all
 e2e-all: deps ## End-to-end tests of every suite
-	@for suite in main data-path smi; do tests/run-e2e.sh $$suite || exit 1; done
+	@for suite in main data-path smi lifecycle; do tests/run-e2e.sh $$suite || exit 1; done
+
+##@ Long campaigns, whose short forms are in `make test`
+
+.PHONY: chaos
+chaos: deps ## Faults one after the other under load (CHAOS_SECONDS=1200, SEED=1 decides the order)
+	@tests/run-chaos.sh chaos
+
+.PHONY: soak
+soak: deps ## A long time without faults: memory, descriptors, latency (SOAK_SECONDS=7200)
+	@tests/run-chaos.sh soak
 
 ##@ The cluster
 

@@ -1,11 +1,13 @@
 //! The file a proxy keeps its last-known-good configuration in.
 //!
 //! Written beside and renamed, so a reader sees the old file or the new one; guarded by a checksum, so a damaged file
-//! is noticed and not used.
+//! is noticed and not used. The file's time of modification says when its content was last in step with an operator: it is
+//! moved on ([`confirm`]) for as long as that is so.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
@@ -60,6 +62,28 @@ pub fn write(path: &Path, set: &ResourceSet) -> Result<(), SnapshotError> {
     file.write_all(&xxh3_64(&bytes).to_be_bytes()).and_then(|()| file.write_all(&bytes)).map_err(failed)?;
     fs::rename(&beside, path).map_err(failed)
 }
+
+/// Says of what is in the file that an operator still says the same.
+pub fn confirm(path: &Path) -> Result<(), SnapshotError> {
+    let failed = |source| SnapshotError::Io { path: path.to_owned(), source };
+    let file = fs::File::options().write(true).open(path).map_err(failed)?;
+    file.set_modified(SystemTime::now()).map_err(failed)
+}
+
+/// How long ago the content of the file was in step with an operator. `None`: that cannot be told, since there is no file or
+/// the clock was set back since.
+pub fn age(path: &Path) -> Option<Duration> {
+    let confirmed = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+    match SystemTime::now().duration_since(confirmed) {
+        Ok(age) => Some(age),
+        // Clocks are corrected by moments all the time.
+        Err(ahead) if ahead.duration() <= SLACK => Some(Duration::ZERO),
+        Err(_) => None,
+    }
+}
+
+/// By how much a file may seem to be from the future.
+const SLACK: Duration = Duration::from_secs(2);
 
 /// Reads the set back; `None` when there is no file yet.
 pub fn read(path: &Path) -> Result<Option<ResourceSet>, SnapshotError> {
@@ -134,6 +158,23 @@ mod tests {
         let back = read(&path).unwrap().unwrap();
         assert!(back.iter().eq(set().iter()));
         assert_eq!(back.digest(), set().digest());
+    }
+
+    #[test]
+    fn its_age_counts_from_when_it_was_last_confirmed() {
+        let path = directory("age").join("config");
+        assert_eq!(age(&path), None, "no file yet");
+        assert!(confirm(&path).is_err());
+        write(&path, &set()).unwrap();
+        let before = fs::read(&path).unwrap();
+        let touch = |time| fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        touch(SystemTime::now() - Duration::from_secs(600));
+        assert!(age(&path).unwrap() >= Duration::from_secs(600));
+        confirm(&path).unwrap();
+        assert!(age(&path).unwrap() < Duration::from_secs(60));
+        assert_eq!(fs::read(&path).unwrap(), before);
+        touch(SystemTime::now() + Duration::from_secs(600));
+        assert_eq!(age(&path), None, "the clock was set back: nobody knows how old it is");
     }
 
     #[test]

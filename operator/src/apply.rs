@@ -1,18 +1,33 @@
 //! Every write to the API server goes through here: only while the fence is open, and only when it would change something.
+//! What somebody else made is never written over: [`made_by_us`] tells.
+
+mod seen;
 
 use std::fmt::Debug;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::runtime::events::{Event, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::lease::Fence;
+use crate::client::UNACKNOWLEDGED;
+use crate::lease::{Fence, WRITE};
+pub use seen::Seen;
+use seen::Key;
 
 /// The name our fields are owned under.
 pub const FIELD_MANAGER: &str = "weft-operator";
+/// How long a question may take.
+const READ: Duration = Duration::from_secs(5);
 
 /// Why a write did not happen. The text names the object.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +35,12 @@ pub enum WriteError {
     /// Another replica leads, or may.
     #[error("not writing {0}: this replica does not lead")]
     NotLeader(String),
+    /// It is somebody else's.
+    #[error("{0} is there already and was not made by Weft, so it is left alone: delete it or give it another name")]
+    Foreign(String),
+    /// Nobody knows whether it was written; the next look tells.
+    #[error("{0}: the API server did not answer in time")]
+    Unanswered(String),
     /// The API server refused.
     #[error("{object}: {source}")]
     Api {
@@ -43,115 +64,300 @@ pub enum WriteError {
 pub struct Writer {
     client: Client,
     fence: Fence,
+    seen: Seen,
 }
 
 impl Writer {
     /// Writes through `client` while `fence` is open.
     pub fn new(client: Client, fence: Fence) -> Self {
-        Self { client, fence }
+        Self { client, fence, seen: Seen::default() }
     }
 
-    fn may(&self, object: &str) -> Result<(), WriteError> {
-        if self.fence.is_open() { Ok(()) } else { Err(WriteError::NotLeader(object.to_owned())) }
+    /// What is known by watches of the objects that are written.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// The client that writes: for an Event recorder, see [`Writer::tell`].
+    pub fn client(&self) -> Client {
+        self.client.clone()
     }
 
     fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self, namespace: &str) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
+    /// Makes a request that writes, if this replica may. It is carried to its end whatever becomes of who waits for it: who
+    /// leads next must not begin while it is under way.
+    async fn write<T: Send + 'static>(
+        &self,
+        object: String,
+        request: impl Future<Output = kube::Result<T>> + Send + 'static,
+    ) -> Result<T, WriteError> {
+        let Some(permit) = self.fence.enter() else { return Err(WriteError::NotLeader(object)) };
+        let written = tokio::spawn(async move {
+            let written = within(WRITE, request).await;
+            if written.is_none() {
+                permit.leave_in_doubt(UNACKNOWLEDGED);
+            }
+            drop(permit);
+            written
+        });
+        match written.await {
+            Ok(Some(written)) => written.map_err(|source| WriteError::Api { object, source }),
+            Ok(None) | Err(_) => Err(WriteError::Unanswered(object)),
+        }
+    }
+
+    /// The object, from what is seen of it or else asked for.
+    pub async fn read<K>(&self, namespace: &str, name: &str) -> kube::Result<Option<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        self.read_by(&self.api::<K>(namespace), namespace, name).await
+    }
+
+    /// [`Writer::read`] for what lies in no namespace.
+    pub async fn read_cluster_wide<K>(&self, name: &str) -> kube::Result<Option<K>>
+    where
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        self.read_by(&Api::<K>::all(self.client.clone()), "", name).await
+    }
+
+    async fn read_by<K>(&self, api: &Api<K>, namespace: &str, name: &str) -> kube::Result<Option<K>>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let key = Key::of::<K>(namespace, name);
+        if let Some(seen) = self.seen.get(&key) {
+            let object = seen.map(|object| serde_json::from_value((*object).clone())).transpose();
+            return object.map_err(kube::Error::SerdeError);
+        }
+        let Some(read) = within(READ, api.get_opt(name)).await else {
+            return Err(kube::Error::Service("no answer in time".into()));
+        };
+        let read = read?;
+        self.seen.looked(&key, read.as_ref());
+        Ok(read)
+    }
+
     /// Makes the object be as `desired` says, in the fields that `desired` sets. Returns it as it is then; nothing is written
-    /// when it is so already.
+    /// when it is so already, or when it is somebody else's.
     pub async fn apply<K>(&self, desired: &K) -> Result<K, WriteError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
             + Debug
             + Serialize
-            + DeserializeOwned,
+            + DeserializeOwned
+            + Send
+            + 'static,
     {
         let object = describe(desired);
-        let failed = |source| WriteError::Api { object: object.clone(), source };
         let encoding = |source| WriteError::Encoding { object: object.clone(), source };
-        let api = self.api::<K>(&desired.namespace().unwrap_or_default());
-        let name = desired.name_any();
+        let (namespace, name) = (desired.namespace().unwrap_or_default(), desired.name_any());
+        let there = self.read::<K>(&namespace, &name).await;
+        let there = there.map_err(|source| WriteError::Api { object: object.clone(), source })?;
+        let Some(there) = there else { return self.apply_new(desired).await };
+        if !made_by_us(there.meta()) {
+            return Err(WriteError::Foreign(object));
+        }
         let wanted = serde_json::to_value(desired).map_err(encoding)?;
-        if let Some(object) = api.get_opt(&name).await.map_err(failed)? {
-            let live = serde_json::to_value(&object).map_err(encoding)?;
-            if contains(&live, &wanted) && !takes_out(&live, &wanted) {
-                return Ok(object);
-            }
+        let live = serde_json::to_value(&there).map_err(encoding)?;
+        if contains(&live, &wanted) && !takes_out(&live, &wanted) {
+            return Ok(there);
         }
         self.apply_unseen(desired).await
     }
 
-    /// [`Writer::apply`] without looking first, for callers that know that something is to be changed.
+    /// [`Writer::apply`] for what does not seem to be there. Should somebody have made one under that name, it is left alone.
+    pub async fn apply_new<K>(&self, desired: &K) -> Result<K, WriteError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        // Without force: where somebody's object has other values the API server refuses the whole.
+        let refused = match self.patch(desired, PatchParams::apply(FIELD_MANAGER)).await {
+            Err(WriteError::Api { object, source: kube::Error::Api(status) }) if status.code == 409 => object,
+            done => return done,
+        };
+        let (api, name) = (self.api::<K>(&desired.namespace().unwrap_or_default()), desired.name_any());
+        let Some(there) = within(READ, api.get_opt(&name)).await else {
+            return Err(WriteError::Unanswered(refused));
+        };
+        let there = there.map_err(|source| WriteError::Api { object: refused.clone(), source })?;
+        // Ours, which somebody has edited past recognition.
+        if there.is_some_and(|there| made_by_us(there.meta())) {
+            return self.apply_unseen(desired).await;
+        }
+        Err(WriteError::Foreign(refused))
+    }
+
+    /// [`Writer::apply`] without looking first, for callers that know that it is ours and that something is to be changed.
     pub async fn apply_unseen<K>(&self, desired: &K) -> Result<K, WriteError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
             + Debug
             + Serialize
-            + DeserializeOwned,
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        // By force: these objects are ours, whoever edited them.
+        self.patch(desired, PatchParams::apply(FIELD_MANAGER).force()).await
+    }
+
+    async fn patch<K>(&self, desired: &K, params: PatchParams) -> Result<K, WriteError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + 'static,
     {
         let object = describe(desired);
-        self.may(&object)?;
-        let api = self.api::<K>(&desired.namespace().unwrap_or_default());
-        // By force: these objects are ours, whoever edited them.
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let written = api.patch(&desired.name_any(), &params, &Patch::Apply(desired)).await;
-        written.map_err(|source| WriteError::Api { object, source })
+        let wanted = serde_json::to_value(desired);
+        let wanted = wanted.map_err(|source| WriteError::Encoding { object: object.clone(), source })?;
+        let (namespace, name) = (desired.namespace().unwrap_or_default(), desired.name_any());
+        let key = Key::of::<K>(&namespace, &name);
+        let api = self.api::<K>(&namespace);
+        let request = async move { api.patch(&name, &params, &Patch::Apply(&wanted)).await };
+        let written = self.write(object, request).await;
+        self.seen.wrote(&key, &written);
+        written
     }
 
     /// Merges `patch` into the object. A `metadata.resourceVersion` in it is a precondition.
     pub async fn merge<K>(&self, namespace: &str, name: &str, patch: &Value) -> Result<K, WriteError>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + 'static,
     {
         let object = format!("{} {namespace}/{name}", K::kind(&()));
-        self.may(&object)?;
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        let written = self.api::<K>(namespace).patch(name, &params, &Patch::Merge(patch)).await;
-        written.map_err(|source| WriteError::Api { object, source })
+        self.merge_by(self.api::<K>(namespace), object, Key::of::<K>(namespace, name), patch).await
     }
 
     /// [`Writer::merge`] for what lies in no namespace.
     pub async fn merge_cluster_wide<K>(&self, name: &str, patch: &Value) -> Result<K, WriteError>
     where
-        K: Resource<Scope = ClusterResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + 'static,
     {
         let object = format!("{} {name}", K::kind(&()));
-        self.may(&object)?;
+        self.merge_by(Api::<K>::all(self.client.clone()), object, Key::of::<K>("", name), patch).await
+    }
+
+    async fn merge_by<K>(&self, api: Api<K>, object: String, key: Key, patch: &Value) -> Result<K, WriteError>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + 'static,
+    {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        let written = Api::<K>::all(self.client.clone()).patch(name, &params, &Patch::Merge(patch)).await;
-        written.map_err(|source| WriteError::Api { object, source })
+        let (name, patch) = (key.name().to_owned(), patch.clone());
+        let request = async move { api.patch(&name, &params, &Patch::Merge(&patch)).await };
+        let written = self.write(object, request).await;
+        self.seen.wrote(&key, &written);
+        written
     }
 
     /// Replaces the status of the object.
     pub async fn status<K>(&self, namespace: &str, name: &str, status: &Value) -> Result<K, WriteError>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
     {
         let object = format!("{} {namespace}/{name}", K::kind(&()));
-        self.may(&object)?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let patch = serde_json::json!({ "status": status });
-        let written = self.api::<K>(namespace).patch_status(name, &params, &Patch::Merge(&patch)).await;
-        written.map_err(|source| WriteError::Api { object, source })
+        let (api, name) = (self.api::<K>(namespace), name.to_owned());
+        self.write(object, async move { api.patch_status(&name, &params, &Patch::Merge(&patch)).await }).await
     }
 
     /// Deletes the object, if it is there.
     pub async fn delete<K>(&self, namespace: &str, name: &str) -> Result<(), WriteError>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
     {
         let object = format!("{} {namespace}/{name}", K::kind(&()));
-        self.may(&object)?;
-        match self.api::<K>(namespace).delete(name, &DeleteParams::default()).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(source) => Err(WriteError::Api { object, source }),
-        }
+        let key = Key::of::<K>(namespace, name);
+        let (api, name) = (self.api::<K>(namespace), name.to_owned());
+        let request = async move {
+            match api.delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code != 404 => Err(kube::Error::Api(status)),
+                Ok(_) | Err(kube::Error::Api(_)) => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        let deleted = self.write(object, request).await;
+        self.seen.forget(&key);
+        deleted
     }
+
+    /// Writes an Event.
+    pub async fn tell(
+        &self,
+        recorder: &Recorder,
+        event: Event,
+        about: ObjectReference,
+    ) -> Result<(), WriteError> {
+        let kind = about.kind.as_deref().unwrap_or_default();
+        let name = about.name.as_deref().unwrap_or_default();
+        let object = format!("Event on {kind} {}/{name}", about.namespace.as_deref().unwrap_or_default());
+        let recorder = recorder.clone();
+        self.write(object, async move { recorder.publish(&event, &about).await }).await
+    }
+}
+
+/// What comes of `request`, unless it takes longer than `limit`.
+async fn within<T>(limit: Duration, request: impl Future<Output = T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    let mut over = pin!(tokio::time::sleep_until(deadline.into()));
+    let mut request = pin!(request);
+    poll_fn(|task| {
+        // The clock first: a process that was frozen must not send now what it was about to send then.
+        if over.as_mut().poll(task).is_ready() || Instant::now() >= deadline {
+            return Poll::Ready(None);
+        }
+        request.as_mut().poll(task).map(Some)
+    })
+    .await
+}
+
+/// Whether we made the object: it belongs to a MeshConfig, or we applied it.
+pub fn made_by_us(object: &ObjectMeta) -> bool {
+    let mut owners = object.owner_references.iter().flatten();
+    let mut managers = object.managed_fields.iter().flatten();
+    owners.any(|owner| owner.kind == "MeshConfig" && owner.api_version.starts_with("weft.mesh/"))
+        || managers.any(|fields| {
+            fields.manager.as_deref() == Some(FIELD_MANAGER) && fields.operation.as_deref() == Some("Apply")
+        })
 }
 
 fn describe<K: Resource<DynamicType = ()>>(object: &K) -> String {
@@ -215,6 +421,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_what_we_applied_or_what_belongs_to_a_mesh_is_ours() {
+        let ours = |metadata: Value| made_by_us(&serde_json::from_value(metadata).unwrap());
+        let owner = |version: &str, kind: &str| json!({"ownerReferences": [{"apiVersion": version, "kind": kind, "name": "n", "uid": "u"}]});
+        let manager =
+            |name: &str, operation: &str| json!({"managedFields": [{"manager": name, "operation": operation}]});
+        assert!(ours(owner("weft.mesh/v1alpha1", "MeshConfig")) && ours(manager(FIELD_MANAGER, "Apply")));
+        assert!(!ours(owner("apps/v1", "Deployment")) && !ours(owner("other.mesh/v1", "MeshConfig")));
+        assert!(!ours(manager("kubectl", "Apply")) && !ours(manager(FIELD_MANAGER, "Update")));
+        let labels = json!({"labels": {"app.kubernetes.io/managed-by": "weft-operator", "weft.mesh/shadow": "true"}});
+        assert!(!ours(labels), "anybody may put labels on");
+    }
+
+    #[tokio::test]
+    async fn what_was_about_to_be_sent_when_the_process_froze_is_not_sent() {
+        let sent = std::cell::Cell::new(false);
+        let mut request = pin!(within(Duration::from_millis(20), async {
+            tokio::task::yield_now().await;
+            sent.set(true);
+        }));
+        assert!(futures::poll!(request.as_mut()).is_pending());
+        // The thread is kept, as a frozen process is: no timer can fire meanwhile.
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(request.await, None);
+        assert!(!sent.get());
+    }
 
     #[test]
     fn defaults_of_the_api_server_are_no_change() {

@@ -26,13 +26,24 @@ pub struct Args {
 pub enum Command {
     /// Run the operator.
     Run(RunArgs),
-    /// Delete every MeshConfig of the namespace and wait until the running operator has taken everything out. Helm calls this
-    /// before it removes the operator.
-    Cleanup {
-        /// How long to wait.
-        #[arg(long, env = "WEFT_CLEANUP_TIMEOUT_SECONDS", default_value_t = 120)]
-        timeout_seconds: u64,
-    },
+    /// Delete every MeshConfig of the namespace and see to it that everything behind them goes: by the running operator, or
+    /// where none answers by this command itself. Helm calls this before it removes the operator.
+    Cleanup(CleanupArgs),
+}
+
+/// Flags of `cleanup`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct CleanupArgs {
+    /// How long an operator that is at work may take, in seconds.
+    #[arg(long, env = "WEFT_CLEANUP_TIMEOUT_SECONDS", default_value_t = 120)]
+    pub timeout_seconds: u64,
+    /// Take everything out at once, whether an operator runs or not, and go on where the DNS block cannot be taken out. Only
+    /// where no operator will come back: the two would undo each other's work.
+    #[arg(long, env = "WEFT_CLEANUP_FORCE")]
+    pub force: bool,
+    /// As whom the lease is taken.
+    #[arg(long, env = "POD_NAME", default_value = "weft-cleanup")]
+    pub pod_name: String,
 }
 
 /// Flags of `run`.

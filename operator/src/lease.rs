@@ -1,77 +1,45 @@
 //! Leader election on a Lease, with fencing: whoever writes holds a [`Fence`] that says when the right to write ends, by this
 //! process's own clock.
 //!
-//! Clocks of different machines are never compared. A stand-by notes, by its own clock, when it last saw the record change;
-//! only when it has not changed for the whole duration does it try to take over, with the record's resourceVersion as a
-//! precondition, so that of several only one succeeds.
+//! Clocks of different machines are never compared. A stand-by notes, by its own clock, when it last saw the record change
+//! ([`record`]); only when it has not changed for the whole duration does it try to take over, with the record's
+//! resourceVersion as a precondition, so that of several only one succeeds. It watches the record, and asks for it only when a
+//! write of its own was refused. See docs/decisions/0020-never-two-writers.md.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod fence;
+mod record;
+
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use k8s_openapi::jiff::Timestamp;
-use kube::api::PostParams;
+use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
+use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
+use crate::client::UNACKNOWLEDGED;
+pub use fence::Fence;
+use record::{Decision, Record, give_back, holder};
+
+/// Name of the Lease; the chart makes it.
+pub const NAME: &str = "weft-operator";
 /// How long a leader that is not heard of keeps the lead.
-const DURATION: Duration = Duration::from_secs(10);
-/// How often the leader renews and a stand-by looks.
-const PERIOD: Duration = Duration::from_secs(2);
-/// How long before the end of its term a leader stops to write: what a write may be on its way.
-const MARGIN: Duration = Duration::from_secs(3);
-
-/// Until when this process may write.
-#[derive(Debug, Clone, Default)]
-pub struct Fence(Arc<Mutex<Option<Instant>>>);
-
-impl Fence {
-    /// Whether writing is allowed now.
-    pub fn is_open(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
-    }
-
-    fn set(&self, until: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
-    }
-}
-
-/// What a stand-by has seen of the record.
-#[derive(Debug, Default)]
-struct Observed {
-    resource_version: String,
-    since: Option<Instant>,
-}
-
-/// What to do with a record just read.
-#[derive(Debug, PartialEq, Eq)]
-enum Decision {
-    /// It is ours: renew it.
-    Renew,
-    /// Nobody has it, or who has it has not been heard of for too long: take it.
-    Take,
-    /// Somebody has it.
-    Wait,
-}
-
-impl Observed {
-    /// Pure but for `now`.
-    fn decide(&mut self, lease: &Lease, me: &str, now: Instant) -> Decision {
-        let version = lease.metadata.resource_version.clone().unwrap_or_default();
-        let since = match self.since {
-            Some(since) if self.resource_version == version => since,
-            _ => now,
-        };
-        *self = Self { resource_version: version, since: Some(since) };
-        match lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) {
-            Some(holder) if holder == me => Decision::Renew,
-            None | Some("") => Decision::Take,
-            Some(_) if now.duration_since(since) >= DURATION => Decision::Take,
-            Some(_) => Decision::Wait,
-        }
-    }
-}
+pub(crate) const DURATION: Duration = Duration::from_secs(10);
+/// How often the leader renews.
+const RENEW: Duration = Duration::from_millis(2500);
+/// How soon something that failed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long a request of the election may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long before the end of its term a leader stops to write: longer than a write may be on its way.
+const MARGIN: Duration = Duration::from_secs(4);
+/// How long a write may take; then it is given up. What it sent may land for [`UNACKNOWLEDGED`] longer.
+pub(crate) const WRITE: Duration = Duration::from_secs(2);
 
 /// Takes part in the election as `me` until `stop`; `leading` says how it stands. On `stop` a leader gives the Lease back.
 pub async fn take_part(
@@ -84,18 +52,23 @@ pub async fn take_part(
     mut stop: watch::Receiver<bool>,
 ) {
     let api: Api<Lease> = Api::namespaced(client, namespace);
-    let mut observed = Observed::default();
+    let named = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = pin!(watcher(api.clone(), named).default_backoff());
+    let mut listed = None;
+    let mut candidate = Candidate::new(api, name, me, fence);
     loop {
-        // The term counts from before the request: the record may have been written at any moment since.
-        let began = Instant::now();
-        let round = tokio::time::timeout(PERIOD, campaign(&api, name, me, &mut observed));
-        match round.await {
-            Ok(Ok(true)) => fence.set(Some(began + DURATION - MARGIN)),
-            Ok(Ok(false)) => fence.set(None),
-            Ok(Err(error)) => tracing::warn!(%error, lease = name, "leader election"),
-            Err(_) => tracing::warn!(lease = name, "leader election: the API server does not answer"),
+        let next = candidate.next();
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok(event)) => candidate.notice(event, &mut listed),
+                Some(Err(error)) => tracing::warn!(%error, lease = name, "the watch of the lease is broken; it starts again"),
+                None => return,
+            },
+            () = sleep_until(next) => {}
+            _ = stop.wait_for(|stop| *stop) => break,
         }
-        let leads = fence.is_open();
+        candidate.act().await;
+        let leads = candidate.fence.is_open();
         leading.send_if_modified(|leading| {
             let changed = *leading != leads;
             if changed {
@@ -104,97 +77,168 @@ pub async fn take_part(
             *leading = leads;
             changed
         });
-        tokio::select! {
-            () = tokio::time::sleep(PERIOD) => {}
-            _ = stop.wait_for(|stop| *stop) => break,
-        }
     }
-    fence.set(None);
+    candidate.fence.close();
     leading.send_replace(false);
-    if let Err(error) = resign(&api, name, me).await {
-        tracing::warn!(%error, lease = name, "the lease could not be given back; it runs out by itself");
+    candidate.resign().await;
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 
-async fn campaign(api: &Api<Lease>, name: &str, me: &str, observed: &mut Observed) -> kube::Result<bool> {
-    let mut lease = api.get(name).await?;
-    let decision = observed.decide(&lease, me, Instant::now());
-    if decision == Decision::Wait {
-        return Ok(false);
+/// One replica in the election.
+struct Candidate<'a> {
+    api: Api<Lease>,
+    name: &'a str,
+    me: &'a str,
+    fence: Fence,
+    record: Record,
+    /// When the leader renews next.
+    renew_at: Instant,
+    /// Nothing is tried before: something failed.
+    not_before: Instant,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(api: Api<Lease>, name: &'a str, me: &'a str, fence: Fence) -> Self {
+        let now = Instant::now();
+        Self { api, name, me, fence, record: Record::default(), renew_at: now, not_before: now }
     }
-    let now = MicroTime(Timestamp::now());
-    let spec = lease.spec.get_or_insert_default();
-    if decision == Decision::Take {
-        spec.holder_identity = Some(me.to_owned());
-        spec.acquire_time = Some(now.clone());
-        spec.lease_transitions = Some(spec.lease_transitions.unwrap_or_default() + 1);
+
+    /// When there is something to do, unless the record changes before.
+    fn next(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let due = match self.record.decide(self.me, self.fence.is_open(), now) {
+            Decision::Renew => Some(self.renew_at.max(self.not_before)),
+            Decision::Take | Decision::Create => Some(self.not_before),
+            Decision::Wait(at) => at,
+        };
+        // The end of the term has to be told as well.
+        let end = self.fence.until().filter(|until| now < *until);
+        due.into_iter().chain(end).min()
     }
-    spec.lease_duration_seconds = i32::try_from(DURATION.as_secs()).ok();
-    spec.renew_time = Some(now);
-    match api.replace(name, &PostParams::default(), &lease).await {
-        Ok(written) => {
-            observed.resource_version = written.metadata.resource_version.unwrap_or_default();
-            Ok(true)
+
+    fn notice(&mut self, event: Event<Lease>, listed: &mut Option<Lease>) {
+        match event {
+            Event::Init => *listed = None,
+            Event::InitApply(lease) => *listed = Some(lease),
+            Event::InitDone => self.note(listed.take()),
+            Event::Apply(lease) => self.note(Some(lease)),
+            Event::Delete(lease) => {
+                self.record.note_deleted(&lease, self.me, Instant::now());
+            }
         }
-        // Somebody was quicker: look again in the next round.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-        Err(error) => Err(error),
     }
-}
 
-async fn resign(api: &Api<Lease>, name: &str, me: &str) -> kube::Result<()> {
-    let mut lease = api.get(name).await?;
-    let spec: &mut LeaseSpec = lease.spec.get_or_insert_default();
-    if spec.holder_identity.as_deref() == Some(me) {
-        spec.holder_identity = Some(String::new());
-        api.replace(name, &PostParams::default(), &lease).await?;
+    /// Takes in what the record is. Whoever sees that it is somebody else's writes no more.
+    fn note(&mut self, lease: Option<Lease>) {
+        let is_anothers = lease.as_ref().is_some_and(|lease| holder(lease) != Some(self.me));
+        self.record.note(lease, self.me, Instant::now());
+        if is_anothers && !self.record.is_held_by(self.me) {
+            self.fence.close();
+        }
     }
-    Ok(())
+
+    /// Does what is due.
+    async fn act(&mut self) {
+        // The term counts from before the request: the record may have been written at any moment since.
+        let began = Instant::now();
+        let due = match self.record.decide(self.me, self.fence.is_open(), began) {
+            Decision::Wait(_) => return,
+            Decision::Renew => self.renew_at.max(self.not_before),
+            Decision::Take | Decision::Create => self.not_before,
+        };
+        if began < due {
+            return;
+        }
+        let create = self.record.decide(self.me, self.fence.is_open(), began) == Decision::Create;
+        let wanted = self.record.held_by(self.me);
+        let written = if create {
+            timeout(PATIENCE, self.create(&wanted)).await
+        } else {
+            timeout(PATIENCE, self.api.replace(self.name, &PostParams::default(), &wanted)).await
+        };
+        match written {
+            Ok(Ok(lease)) => {
+                self.note(Some(lease));
+                self.fence.open(began + DURATION - MARGIN);
+                self.renew_at = began + RENEW;
+            }
+            // Somebody was quicker, an answer of ours was lost, or the Lease is gone: look.
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => self.look().await,
+            Ok(Err(error)) => self.failed(&error.to_string()),
+            Err(_) => self.failed("the API server does not answer"),
+        }
+    }
+
+    /// Without force and each replica under a name of its own: where somebody else was quicker it is refused. Asks for the right
+    /// to make this one Lease only, which a plain creation could not.
+    async fn create(&self, wanted: &Lease) -> kube::Result<Lease> {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self.name, "labels": {"app.kubernetes.io/part-of": "weft"}},
+            "spec": wanted.spec,
+        });
+        self.api.patch(self.name, &PatchParams::apply(self.me), &Patch::Apply(lease)).await
+    }
+
+    async fn look(&mut self) {
+        match timeout(PATIENCE, self.api.get_opt(self.name)).await {
+            Ok(Ok(lease)) => {
+                self.note(lease);
+                // Not at once again and again, whatever comes back.
+                self.not_before = Instant::now() + RETRY / 5;
+            }
+            Ok(Err(error)) => self.failed(&error.to_string()),
+            Err(_) => self.failed("the API server does not answer"),
+        }
+    }
+
+    fn failed(&mut self, why: &str) {
+        tracing::warn!(lease = self.name, why, "leader election");
+        self.not_before = Instant::now() + RETRY;
+    }
+
+    /// Gives the Lease back, if it is ours. The fence is closed already; what was sent before must have been answered, or the
+    /// next leader and a late write of ours could meet.
+    async fn resign(&self) {
+        if !self.fence.drained(WRITE + UNACKNOWLEDGED).await {
+            tracing::warn!(lease = self.name, "a write was not answered: the lease runs out by itself");
+            return;
+        }
+        if let Err(why) = self.hand_over().await {
+            tracing::warn!(lease = self.name, why, "the lease could not be given back; it runs out by itself");
+        }
+    }
+
+    async fn hand_over(&self) -> Result<(), String> {
+        let handed_over = timeout(PATIENCE, async {
+            let Some(mut lease) = self.api.get_opt(self.name).await? else { return Ok(()) };
+            if holder(&lease) == Some(self.me) {
+                give_back(&mut lease);
+                self.api.replace(self.name, &PostParams::default(), &lease).await?;
+            }
+            Ok::<_, kube::Error>(())
+        });
+        handed_over.await.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn lease(holder: &str, version: &str) -> Lease {
-        let mut lease = Lease::default();
-        lease.metadata.resource_version = Some(version.into());
-        lease.spec = Some(LeaseSpec { holder_identity: Some(holder.into()), ..LeaseSpec::default() });
-        lease
-    }
-
-    #[test]
-    fn an_empty_lease_is_taken_and_ours_is_renewed() {
-        let mut observed = Observed::default();
-        let now = Instant::now();
-        assert_eq!(observed.decide(&Lease::default(), "a", now), Decision::Take);
-        assert_eq!(observed.decide(&lease("", "1"), "a", now), Decision::Take);
-        assert_eq!(observed.decide(&lease("a", "2"), "a", now), Decision::Renew);
-    }
-
-    #[test]
-    fn a_leader_that_renews_keeps_the_lead_and_a_silent_one_loses_it() {
-        let mut observed = Observed::default();
-        let start = Instant::now();
-        for second in 0..60 {
-            let renewed = lease("b", &second.to_string());
-            assert_eq!(observed.decide(&renewed, "a", start + Duration::from_secs(second)), Decision::Wait);
-        }
-        let last = start + Duration::from_secs(59);
-        let silent = lease("b", "59");
-        assert_eq!(observed.decide(&silent, "a", last + DURATION - Duration::from_millis(1)), Decision::Wait);
-        assert_eq!(observed.decide(&silent, "a", last + DURATION), Decision::Take);
-    }
-
     #[test]
     fn the_leader_stops_writing_before_another_may_begin() {
-        // A stand-by waits the whole duration from when it saw a renewal, which is after the leader began it.
-        assert!(DURATION - MARGIN + PERIOD <= DURATION - Duration::from_secs(1));
-        let fence = Fence::default();
-        assert!(!fence.is_open());
-        fence.set(Some(Instant::now() + Duration::from_secs(1)));
-        assert!(fence.is_open());
-        fence.set(Some(Instant::now()));
-        assert!(!fence.is_open());
+        // A stand-by waits the whole duration from when it saw a renewal, which is after the leader began it. The leader's
+        // last write begins before the end of its term, is sent before it is given up, and dropped soon after.
+        assert!(DURATION - MARGIN + WRITE + UNACKNOWLEDGED < DURATION);
+        // One renewal may go unanswered without the lead being lost.
+        assert!(RENEW + PATIENCE + RETRY < DURATION - MARGIN);
     }
 }

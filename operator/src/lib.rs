@@ -9,6 +9,7 @@ pub mod annotations;
 pub mod apply;
 pub mod args;
 pub mod cleanup;
+pub mod client;
 pub mod compile;
 pub mod context;
 pub mod dns;

@@ -14,20 +14,24 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 use weft_operator::apply::Writer;
-use weft_operator::args::{Args, Command, LogFormat, RunArgs};
+use weft_operator::args::{Args, CleanupArgs, Command, LogFormat, RunArgs};
+use weft_operator::cleanup::{self, Cleanup};
 use weft_operator::context::Context;
 use weft_operator::index::{self, Index};
 use weft_operator::lease::{self, Fence};
 use weft_operator::publish::Publisher;
 use weft_operator::serve::admin::Admin;
 use weft_operator::serve::debug::Debug;
+use weft_crds::MeshConfig;
 use weft_operator::serve::metrics::Metrics;
-use weft_operator::{cleanup, reconcile, serve};
+use weft_operator::{client, reconcile, serve};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Name of the Lease; the chart makes it.
-const LEASE: &str = "weft-operator";
+/// How long a removal that is under way holds up our end: longer than it may take, shorter than the pod's grace period.
+const REMOVAL: Duration = Duration::from_secs(50);
+/// How long giving the Lease back may take.
+const RESIGNATION: Duration = Duration::from_secs(6);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -60,23 +64,25 @@ async fn start(args: Args) -> Result<(), Failure> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| "a TLS provider is installed twice")?;
-    let client = Client::try_default().await?;
+    let (client, writing) = (client::for_reading().await?, client::for_writing().await?);
     match args.command {
-        Command::Run(run_args) => run(client, args.namespace, run_args).await,
-        Command::Cleanup { timeout_seconds } => {
-            Ok(cleanup::run(client, &args.namespace, Duration::from_secs(timeout_seconds)).await?)
+        Command::Run(run_args) => run(client, writing, args.namespace, run_args).await,
+        Command::Cleanup(CleanupArgs { timeout_seconds, force, pod_name }) => {
+            let patience = Duration::from_secs(timeout_seconds);
+            let (namespace, me) = (&*args.namespace, &*pod_name);
+            Ok(Cleanup { client, writing, namespace, me, patience, force }.run().await?)
         }
     }
 }
 
-async fn run(client: Client, namespace: String, args: RunArgs) -> Result<(), Failure> {
+async fn run(client: Client, writing: Client, namespace: String, args: RunArgs) -> Result<(), Failure> {
     let (stop, stopping) = watch::channel(false);
     let (leading_set, leading) = watch::channel(false);
     let (serving_set, serving) = watch::channel(false);
     let fence = Fence::default();
     let index = Index::new(&namespace);
     let ctx = Context {
-        writer: Writer::new(client.clone(), fence.clone()),
+        writer: Writer::new(writing.clone(), fence.clone()),
         client,
         index: index.clone(),
         publisher: Publisher::default(),
@@ -99,11 +105,12 @@ async fn run(client: Client, namespace: String, args: RunArgs) -> Result<(), Fai
     if ctx.smi_metrics {
         tokio::spawn(serve::traffic::serve(ctx.clone(), args.metrics_api_port));
     }
-    let leader = tokio::spawn(lead(ctx.clone(), leading));
+    tokio::spawn(cleanup::stand_in(ctx.clone(), writing));
+    let leader = tokio::spawn(lead(ctx.clone(), leading.clone()));
     let election = {
         let (client, stopping) = (ctx.client.clone(), stopping.clone());
         tokio::spawn(async move {
-            lease::take_part(client, &namespace, LEASE, &args.pod_name, fence, leading_set, stopping).await;
+            lease::take_part(client, &namespace, lease::NAME, &args.pod_name, fence, leading_set, stopping).await;
         })
     };
 
@@ -115,10 +122,32 @@ async fn run(client: Client, namespace: String, args: RunArgs) -> Result<(), Fai
         ended = leader => return Err(format!("the leader's task ended: {ended:?}").into()),
     }
     tracing::info!("told to end");
+    finish_removal(&ctx, leading).await;
     stop.send_replace(true);
-    // The Lease is given back, so that another replica takes over within its next look.
-    let _ = tokio::time::timeout(Duration::from_secs(5), election).await;
+    // The Lease is given back, so that another replica takes over at once.
+    let _ = tokio::time::timeout(RESIGNATION, election).await;
     Ok(())
+}
+
+/// A leader that removes a mesh finishes first: with it may go the last who has the right to.
+async fn finish_removal(ctx: &Context, mut leading: watch::Receiver<bool>) {
+    let mut mesh = ctx.index.mesh();
+    let removing = |mesh: &Option<Arc<MeshConfig>>| {
+        mesh.as_ref().is_some_and(|mesh| mesh.metadata.deletion_timestamp.is_some())
+    };
+    if !*leading.borrow() || !removing(&mesh.borrow()) {
+        return;
+    }
+    tracing::info!("finishing the removal first");
+    let finished = async {
+        tokio::select! {
+            _ = mesh.wait_for(|mesh| !removing(mesh)) => {}
+            _ = leading.wait_for(|leads| !*leads) => {}
+        }
+    };
+    if tokio::time::timeout(REMOVAL, finished).await.is_err() {
+        tracing::warn!("the removal is not finished; whoever leads next goes on with it");
+    }
 }
 
 /// Reconciles while this replica leads.

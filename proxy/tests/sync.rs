@@ -7,7 +7,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use support::{Backend, exchange, free_port, until};
@@ -190,12 +190,7 @@ async fn what_was_acknowledged_serves_and_survives_the_operator_and_a_restart() 
 
     // Another process on the same directory, with no operator to be reached: ready at once.
     until("the snapshot is written", || bed.directory.join("config").exists()).await;
-    let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
-    let access_log = AccessLog::new(Format::Off).unwrap();
-    let carriers = Carriers::new(Arc::clone(&tables), "node1", &[Handle::current()], access_log).unwrap();
-    let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
-    let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
-    let (_sync, second) = Sync::new(applier, listeners, metrics, &bed.directory);
+    let (_sync, second, _) = restarted(&bed.directory);
     // It cannot have the port that the first still listens on, and says so; the rest of the configuration is in force.
     assert!(*second.complete.borrow());
     assert!(
@@ -203,6 +198,43 @@ async fn what_was_acknowledged_serves_and_survives_the_operator_and_a_restart() 
         "{:?}",
         second.status.load()
     );
+}
+
+/// A proxy that has not found its operator yet.
+fn restarted(directory: &Path) -> (Sync, SyncView, Arc<Tables>) {
+    let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
+    let access_log = AccessLog::new(Format::Off).unwrap();
+    let carriers = Carriers::new(Arc::clone(&tables), "node1", &[Handle::current()], access_log).unwrap();
+    let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
+    let applier = Applier::new(Arc::clone(&tables), Arc::clone(&listeners), Arc::clone(&metrics));
+    let (sync, view) = Sync::new(applier, listeners, metrics, directory);
+    (sync, view, tables)
+}
+
+/// A restart makes nothing younger: who is who is believed for ten minutes from when an operator last said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_without_operator_believes_no_longer_than_the_process_before_would_have() {
+    let mut bed = Bed::make("belief").await;
+    let backend = Backend::start("one").await;
+    bed.proxy();
+    let updates = bed.stream().await;
+    updates.send(Ok(update(1, &service("cart", free_port(), backend.address)))).await.unwrap();
+    let snapshot = bed.directory.join("config");
+    until("the snapshot is written", || snapshot.exists()).await;
+    // From now on the first process does not move the time on any more.
+    drop(updates);
+    let _again = bed.stream().await;
+    let stale = |now: SystemTime| {
+        std::fs::File::options().write(true).open(&snapshot).unwrap().set_modified(now).unwrap();
+        let (_sync, view, tables) = restarted(&bed.directory);
+        assert!(*view.complete.borrow(), "what is not about identities is served all the same");
+        tables.accounts.is_stale()
+    };
+    let now = SystemTime::now();
+    assert!(!stale(now));
+    assert!(!stale(now - Duration::from_secs(500)));
+    assert!(stale(now - Duration::from_secs(601)));
+    assert!(stale(now + Duration::from_secs(3600)), "a clock that was set back vouches for nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,13 +103,17 @@ hostname "$MACHINE"
 export PATH=/opt/k8s/bin:/usr/sbin:/usr/bin HOME=/root GOMAXPROCS=${GOMAXPROCS:-2}
 cd /
 
-# run <name> <command...>: keeps a daemon running, its log in /var/log/k8s
+# run <name> <command...>: keeps a daemon running, its log in /var/log/k8s, its process in /run/<name>.pid. While there is a
+# /run/held/<name> it is not started again: tests want it to stay away.
 run() {
   local name=$1 code
   shift
   while :; do
+    while [ -e "/run/held/$name" ]; do sleep 0.2; done
     code=0
-    "$@" >>"/var/log/k8s/$name.log" 2>&1 || code=$?
+    "$@" >>"/var/log/k8s/$name.log" 2>&1 &
+    echo $! >"/run/$name.pid"
+    wait $! || code=$?
     echo "== $name exited with $code, started again" >>"/var/log/k8s/$name.log"
     sleep 1
   done &

@@ -4,11 +4,15 @@
 //! - [`wait`]: conditions with a deadline that tell the last state seen.
 //! - [`afterwards`]: what must be put right again whatever came of a test.
 //! - [`exec`]: commands in pods, with their streams.
-//! - [`node`]: what only the embedded cluster allows: processes on its nodes, its power, its audit log.
+//! - [`node`], [`audit`], [`daemons`]: what only the embedded cluster allows: processes on its nodes, its power, its audit log,
+//!   its daemons.
+//! - [`faults`], [`campaign`], [`invariants`]: what can break, one after the other, and what must hold afterwards; [`soak`]: a long
+//!   time without.
 //! - [`workloads`], [`servers`], [`clients`], [`services`], [`certificates`]: what a user has.
 //! - [`stage`]: a namespace with all of that, ready to be called.
 //! - [`traffic`], [`protocols`], [`probe`]: requests, load and DNS queries from a user's pods; gRPC, WebSocket, TCP, UDP,
 //!   raw bytes; each change of who answers.
+//! - [`observers`]: load and probes that go on while there is no API server.
 //! - [`mesh`]: installing Weft and looking at what it made.
 //! - [`smi`]: objects of the Service Mesh Interface, and what became of them.
 //! - [`metrics`]: what the proxies count; [`access_log`]: what they write of each request.
@@ -27,15 +31,21 @@
 
 pub mod access_log;
 pub mod afterwards;
+pub mod audit;
+pub mod campaign;
 pub mod certificates;
 pub mod clients;
 pub mod cluster;
+pub mod daemons;
 pub mod debug;
 pub mod exec;
+pub mod faults;
 pub mod forgery;
+pub mod invariants;
 pub mod mesh;
 pub mod metrics;
 pub mod node;
+pub mod observers;
 pub mod probe;
 pub mod protocols;
 pub mod report;
@@ -43,6 +53,7 @@ pub mod rights;
 pub mod servers;
 pub mod services;
 pub mod smi;
+pub mod soak;
 pub mod stage;
 pub mod stream;
 pub mod traffic;
@@ -54,3 +65,24 @@ pub mod workloads;
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// The outcome of a test and of most steps.
 pub type Result<T = ()> = std::result::Result<T, Failure>;
+
+/// How long the environment variable `name` says something is to last, in seconds.
+pub fn seconds_of(name: &str, otherwise: u64) -> Result<std::time::Duration> {
+    Ok(wait::seconds(number_of(name, otherwise)?))
+}
+
+/// The number in the environment variable `name`.
+pub fn number_of(name: &str, otherwise: u64) -> Result<u64> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().map_err(|_| format!("{name}={text}: a number is wanted").into()),
+        Err(_) => Ok(otherwise),
+    }
+}
+
+/// Writes what was measured to `target/<name>`.
+pub fn write_results(name: &str, results: &impl serde::Serialize) -> Result {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    std::fs::create_dir_all(&directory)?;
+    std::fs::write(directory.join(name), serde_json::to_string_pretty(results)?)?;
+    Ok(())
+}

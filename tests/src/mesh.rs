@@ -117,34 +117,26 @@ async fn helm(args: &[&str]) -> Result<String> {
 
 /// Installs the chart into a namespace that enforces Pod Security `restricted`, without a MeshConfig.
 pub async fn install(cluster: &Cluster) -> Result {
+    install_into(cluster, NAMESPACE, &["smi.metrics.enabled=true"]).await
+}
+
+/// The same in another namespace, with these values.
+pub async fn install_into(cluster: &Cluster, name: &str, values: &[&str]) -> Result {
     let namespace = json!({
         "apiVersion": "v1",
         "kind": "Namespace",
-        "metadata": { "name": NAMESPACE, "labels": { "pod-security.kubernetes.io/enforce": "restricted" } },
+        "metadata": { "name": name, "labels": { "pod-security.kubernetes.io/enforce": "restricted" } },
     });
     let params = PatchParams::apply("weft-tests").force();
-    cluster.all::<Namespace>().patch(NAMESPACE, &params, &Patch::Apply(namespace)).await?;
+    cluster.all::<Namespace>().patch(name, &params, &Patch::Apply(namespace)).await?;
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/weft");
     let (registry, tag) =
         (format!("image.registry={}", image_registry()), format!("image.tag={}", image_tag()));
-    helm(&[
-        "install",
-        NAME,
-        chart,
-        "--namespace",
-        NAMESPACE,
-        "--set",
-        &registry,
-        "--set",
-        &tag,
-        "--set",
-        "smi.metrics.enabled=true",
-        "--wait",
-        "--timeout",
-        "90s",
-    ])
-    .await
-    .map(|_| ())
+    let mut args = vec!["install", NAME, chart, "--namespace", name, "--wait", "--timeout", "90s"];
+    for value in [&*registry, &*tag].iter().chain(values) {
+        args.extend(["--set", value]);
+    }
+    helm(&args).await.map(|_| ())
 }
 
 /// Uninstalls the release, if there is one, and removes the namespace and the CRD, which Helm would not renew.
@@ -170,7 +162,12 @@ pub async fn uninstall(cluster: &Cluster) -> Result {
 
 /// `helm uninstall`, and nothing else.
 pub async fn helm_uninstall() -> Result {
-    helm(&["uninstall", NAME, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"]).await.map(|_| ())
+    uninstall_from(NAMESPACE).await
+}
+
+/// The same of the release in another namespace.
+pub async fn uninstall_from(namespace: &str) -> Result {
+    helm(&["uninstall", NAME, "--namespace", namespace, "--wait", "--timeout", "120s"]).await.map(|_| ())
 }
 
 /// The MeshConfig of the tests: drains are short, so that the tests are.
@@ -212,8 +209,13 @@ fn merge(into: &mut Value, from: Value) {
 
 /// `MeshConfigs` in the mesh's namespace.
 pub fn meshconfigs(cluster: &Cluster) -> Api<DynamicObject> {
+    meshconfigs_of(cluster, NAMESPACE)
+}
+
+/// `MeshConfigs` in another namespace.
+pub fn meshconfigs_of(cluster: &Cluster, namespace: &str) -> Api<DynamicObject> {
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("weft.mesh", "v1alpha1", "MeshConfig"));
-    Api::namespaced_with(cluster.client.clone(), NAMESPACE, &kind)
+    Api::namespaced_with(cluster.client.clone(), namespace, &kind)
 }
 
 /// Applies a MeshConfig as a user would.
@@ -250,6 +252,25 @@ pub async fn ready(cluster: &Cluster, deadline: Duration) -> Result {
 /// A condition's status.
 pub fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a str> {
     status["conditions"].as_array()?.iter().find(|one| one["type"] == kind)?["status"].as_str()
+}
+
+/// Waits until the MeshConfig `name` of `namespace` has a condition `kind` for `reason`; what it says.
+pub async fn says(
+    cluster: &Cluster,
+    (namespace, name): (&str, &str),
+    kind: &str,
+    reason: &str,
+    deadline: Duration,
+) -> Result<String> {
+    let api = meshconfigs_of(cluster, namespace);
+    wait::until(&format!("MeshConfig {namespace}/{name} says {kind} {reason}"), deadline, async || {
+        let status = api.get(name).await?.data["status"].clone();
+        let all = status["conditions"].as_array().cloned().unwrap_or_default();
+        let found = all.iter().find(|one| one["type"] == kind && one["reason"] == reason);
+        let message = found.and_then(|one| one["message"].as_str()).map(str::to_owned);
+        Ok(Seen::when(message.is_some(), message.unwrap_or_default(), || format!("{status:#}")))
+    })
+    .await
 }
 
 /// The MeshConfig's status.

@@ -1,5 +1,5 @@
 //! What only the embedded cluster allows: signals to processes on its nodes, their memory, packets that are dropped, nodes
-//! without power, and the audit log. `tests/run-e2e.sh` says in
+//! without power; and beside it the audit log ([`crate::audit`]) and the daemons ([`crate::daemons`]). `tests/run-e2e.sh` says in
 //! `WEFT_CLUSTER_STATE` where that cluster lives; on any other cluster the tests that need this say so and prove nothing.
 
 use std::path::PathBuf;
@@ -7,77 +7,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use serde::Deserialize;
 
 use crate::Result;
 use crate::afterwards::afterwards;
+pub use crate::audit::Write;
 
 /// The embedded cluster.
 pub struct Embedded {
-    state: PathBuf,
+    pub(crate) state: PathBuf,
 }
 
 /// A container's process as its node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     node: String,
     pid: u32,
-}
-
-/// A write to the API, from the audit log.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Write {
-    /// What was done: create, update, patch, delete, deletecollection.
-    pub verb: String,
-    user: User,
-    object_ref: Option<ObjectRef>,
-    request_received_timestamp: k8s_openapi::jiff::Timestamp,
-}
-
-#[derive(Debug, Deserialize)]
-struct User {
-    username: String,
-    #[serde(default)]
-    extra: std::collections::BTreeMap<String, Vec<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ObjectRef {
-    resource: String,
-    #[serde(default)]
-    subresource: String,
-    #[serde(default)]
-    name: String,
-}
-
-impl Write {
-    /// Resource, with its subresource.
-    pub fn resource(&self) -> String {
-        let Some(object) = &self.object_ref else { return String::new() };
-        if object.subresource.is_empty() {
-            object.resource.clone()
-        } else {
-            format!("{}/{}", object.resource, object.subresource)
-        }
-    }
-
-    /// The pod that wrote, where its token says so.
-    pub fn pod(&self) -> &str {
-        let names = self.user.extra.get("authentication.kubernetes.io/pod-name");
-        names.and_then(|names| names.first()).map_or("", String::as_str)
-    }
-
-    /// One line for people.
-    pub fn describe(&self) -> String {
-        let name = self.object_ref.as_ref().map_or("", |object| &object.name);
-        format!(
-            "{} {} {} {name} by {}",
-            self.request_received_timestamp,
-            self.verb,
-            self.resource(),
-            self.pod()
-        )
-    }
 }
 
 impl Embedded {
@@ -90,7 +34,7 @@ impl Embedded {
         state.map(|state| Self { state })
     }
 
-    async fn on_node(&self, node: &str, script: &str) -> Result<String> {
+    pub(crate) async fn on_node(&self, node: &str, script: &str) -> Result<String> {
         let node_sh = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/node.sh");
         let output = tokio::process::Command::new(node_sh)
             .env("STATE", &self.state)
@@ -142,6 +86,12 @@ impl Embedded {
     /// The most bytes of memory `process` has held since [`Self::watch_memory`].
     pub async fn most_memory(&self, process: &Process) -> Result<u64> {
         self.memory(process, "VmHWM").await
+    }
+
+    /// Bytes of memory and open descriptors of `process` now.
+    pub async fn holds(&self, process: &Process) -> Result<(u64, u64)> {
+        let descriptors = self.on_node(&process.node, &format!("ls /proc/{}/fd | wc -l", process.pid)).await?;
+        Ok((self.memory(process, "VmRSS").await?, descriptors.trim().parse()?))
     }
 
     async fn memory(&self, process: &Process, field: &str) -> Result<u64> {
@@ -197,22 +147,6 @@ impl Embedded {
     pub async fn give_the_first_free_address(&self, node: &str) -> Result {
         self.on_node(node, "rm -f /run/cni-ipam/pods/last_reserved_ip.*").await.map(|_| ())
     }
-
-    /// Writes by the `ServiceAccount` `namespace/name` since `since`, in order.
-    pub async fn writes_by(&self, namespace: &str, name: &str, since: SystemTime) -> Result<Vec<Write>> {
-        let log = self.state.join("control-plane/var/log/audit/audit.log");
-        let text = tokio::fs::read_to_string(&log).await?;
-        let user = format!("system:serviceaccount:{namespace}:{name}");
-        let since = k8s_openapi::jiff::Timestamp::try_from(since)?;
-        let mut writes = Vec::new();
-        for line in text.lines().filter(|line| line.contains(&user)) {
-            let write: Write = serde_json::from_str(line)?;
-            if write.user.username == user && write.request_received_timestamp >= since {
-                writes.push(write);
-            }
-        }
-        Ok(writes)
-    }
 }
 
 /// Id of the running first container.
@@ -220,21 +154,4 @@ pub fn container_id(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
     status.state.as_ref()?.running.as_ref()?;
     status.container_id.as_ref()?.strip_prefix("containerd://").map(str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_the_audit_log_tells_which_pod_wrote_what() {
-        let line = r#"{"kind":"Event","verb":"patch","user":{"username":"system:serviceaccount:weft-system:weft-operator",
-            "extra":{"authentication.kubernetes.io/pod-name":["weft-operator-1"]}},
-            "objectRef":{"resource":"services","namespace":"weft-system","name":"a-weft-b","subresource":"status"},
-            "requestReceivedTimestamp":"2026-11-23T21:03:34.115457Z"}"#;
-        let write: Write = serde_json::from_str(line).unwrap();
-        assert_eq!(write.pod(), "weft-operator-1");
-        assert_eq!(write.resource(), "services/status");
-        assert!(write.describe().ends_with("patch services/status a-weft-b by weft-operator-1"));
-    }
 }

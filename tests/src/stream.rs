@@ -23,7 +23,19 @@ pub async fn hello(
     token: Option<&str>,
     node: &str,
 ) -> Result<std::result::Result<Update, Status>> {
-    let mut client = ConfigDiscoveryClient::new(connect(cluster).await?);
+    let operator = mesh::operators(cluster).await?.into_iter().find(crate::workloads::is_ready);
+    let operator = operator.ok_or("no operator is ready")?.name_any();
+    hello_to(cluster, &operator, token, node).await
+}
+
+/// The same to the operator's pod `operator`.
+pub async fn hello_to(
+    cluster: &Cluster,
+    operator: &str,
+    token: Option<&str>,
+    node: &str,
+) -> Result<std::result::Result<Update, Status>> {
+    let mut client = ConfigDiscoveryClient::new(connect(cluster, operator).await?);
     let hello = Hello { node: node.to_owned(), pod: "a-test".to_owned(), ..Hello::default() };
     let message = ProxyMessage { message: Some(proxy_message::Message::Hello(hello)) };
     // The stream stays open on our side, as a proxy's does.
@@ -39,11 +51,10 @@ pub async fn hello(
     Ok(answered.await.map_err(|_| "the config stream did not answer within 10 s")?)
 }
 
-async fn connect(cluster: &Cluster) -> Result<Channel> {
+async fn connect(cluster: &Cluster, operator: &str) -> Result<Channel> {
     let published = cluster.api::<ConfigMap>(NAMESPACE).get("weft-ca").await?;
     let ca = published.data.and_then(|mut data| data.remove("ca.crt")).ok_or("weft-ca has no ca.crt")?;
-    let operator = mesh::operators(cluster).await?.into_iter().find(crate::workloads::is_ready);
-    let operator = operator.ok_or("no operator is ready")?.name_any();
+    let operator = operator.to_owned();
     let name = format!("{OPERATOR_SERVICE}.{NAMESPACE}.svc");
     let endpoint = Endpoint::from_shared(format!("https://{name}:{CONFIG_PORT}"))?
         .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)).domain_name(name))?;

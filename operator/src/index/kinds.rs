@@ -7,12 +7,14 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use weft_config::ServiceId;
+use weft_config::contract::OPERATOR_SERVICE;
 use weft_crds::MeshConfig;
 
 use super::changes::Changed;
 use super::facts::{SHADOW_LABEL, ServiceFacts, ShadowFacts, SliceFacts};
 use super::watch::Kind;
 use super::{Index, State};
+use crate::apply::made_by_us;
 use crate::names::ShadowName;
 
 /// Services, shadows among them.
@@ -72,6 +74,13 @@ impl Kind for ServiceKind {
     fn key(object: &Service) -> ServiceId {
         ServiceId::new(object.namespace().unwrap_or_default(), object.name_any())
     }
+
+    fn after(&self, index: &Index, state: &mut State, key: Option<&ServiceId>) {
+        // Where an operator comes or goes, a MeshConfig begins or ceases to count.
+        if key.is_none_or(|key| &*key.name == OPERATOR_SERVICE) {
+            index.update_mesh(state);
+        }
+    }
 }
 
 /// The Service `id` came, went or changed: so do the splits it has a part in.
@@ -86,9 +95,11 @@ fn shadow_changed(state: &State, id: &ServiceId) -> Changed {
     Changed::services(state.smi.roots_above(id).into_iter().chain([id.clone()]))
 }
 
-/// What `service` records as a shadow of ours: one in our namespace, under the name that follows from what it stands for.
+/// What `service` records as a shadow of ours: one in our namespace, made by us, under the name that follows from what it
+/// stands for. Labels alone make no shadow: anybody may put them on.
 fn shadow(ours: &str, service: &Service) -> Option<ShadowFacts> {
-    if service.metadata.namespace.as_deref() != Some(ours) || !service.labels().contains_key(SHADOW_LABEL) {
+    let labelled = service.labels().contains_key(SHADOW_LABEL);
+    if service.metadata.namespace.as_deref() != Some(ours) || !labelled || !made_by_us(&service.metadata) {
         return None;
     }
     ShadowFacts::of(service).filter(|facts| ShadowName::of(&facts.service).as_str() == &*facts.name)
@@ -179,7 +190,7 @@ impl Kind for MeshKind {
         (object.namespace().unwrap_or_default(), object.name_any())
     }
 
-    fn after(&self, index: &Index, state: &mut State) {
+    fn after(&self, index: &Index, state: &mut State, _key: Option<&Self::Key>) {
         index.update_mesh(state);
     }
 }
@@ -201,7 +212,8 @@ mod tests {
     fn shadow(namespace: &str, of: &str) -> Service {
         serde_json::from_value(json!({
             "metadata": {"namespace": namespace, "name": format!("{of}-weft-shop"), "labels": {
-                "weft.mesh/shadow": "true", "weft.mesh/service-namespace": "shop", "weft.mesh/service-name": of}},
+                "weft.mesh/shadow": "true", "weft.mesh/service-namespace": "shop", "weft.mesh/service-name": of},
+                "ownerReferences": [{"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "name": "weft", "uid": "u"}]},
             "spec": {"ports": [{"port": 80, "targetPort": 10001}]}
         }))
         .unwrap()
@@ -257,6 +269,35 @@ mod tests {
         let index = index_of([Event::Apply(shadow("evil", "cart"))]);
         assert!(index.shadow(&ServiceId::new("shop", "cart")).is_none());
         assert!(index.service(&ServiceId::new("evil", "cart-weft-shop")).is_some());
+    }
+
+    #[test]
+    fn a_service_that_only_looks_like_a_shadow_is_somebodys_own() {
+        let mut alike = shadow("weft-system", "cart");
+        alike.metadata.owner_references = None;
+        let index = index_of([Event::Apply(alike)]);
+        assert!(index.shadow(&ServiceId::new("shop", "cart")).is_none() && index.shadows().is_empty());
+        assert!(index.service(&ServiceId::new("weft-system", "cart-weft-shop")).is_some());
+    }
+
+    #[test]
+    fn a_mesh_waits_while_an_older_one_elsewhere_has_its_domain_and_an_operator() {
+        let mesh = |namespace: &str, second: u32| -> MeshConfig {
+            let time = format!("2026-01-01T00:00:{second:02}Z");
+            let metadata = json!({"namespace": namespace, "name": "weft", "creationTimestamp": time});
+            serde_json::from_value(json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "metadata": metadata, "spec": {}}))
+                .unwrap()
+        };
+        let index = Index::new("weft-system");
+        index.take(&MeshKind, Event::Apply(mesh("other", 1)), &mut None);
+        index.take(&MeshKind, Event::Apply(mesh("weft-system", 2)), &mut None);
+        let active = || index.mesh().borrow().is_some();
+        assert!(active(), "nobody serves the other");
+        index.take(&ServiceKind, Event::Apply(service("other", "weft-operator", 9443)), &mut None);
+        assert!(!active());
+        assert_eq!(index.rival().borrow().as_ref().unwrap().reason(), "DomainTaken");
+        index.take(&MeshKind, Event::Delete(mesh("other", 1)), &mut None);
+        assert!(active() && index.rival().borrow().is_none());
     }
 
     #[test]

@@ -9,12 +9,17 @@
 //! MeshConfig┘                      └─ meshes:     the active one decides the scope
 //! ```
 //!
+//! Of single objects it knows the CA's Secret ([`ca`]) and whether our namespace is being deleted.
+//!
 //! Every change says what it concerns; subscribers get that coalesced ([`changes`]). [`watch`] fills the index.
 
+pub mod ca;
 pub mod changes;
+pub mod claims;
 pub mod facts;
 mod identities;
 pub(crate) mod kinds;
+mod namespace;
 pub mod pods;
 pub mod scope;
 pub(crate) mod smi;
@@ -25,7 +30,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch as watch_channel;
-use weft_config::contract::PROXY_SERVICE_ACCOUNT;
+use weft_config::contract::{OPERATOR_SERVICE, PROXY_SERVICE_ACCOUNT};
 use weft_config::{AccountId, Identity, ServiceId};
 use weft_crds::MeshConfig;
 use weft_crds::smi::KINDS;
@@ -33,7 +38,9 @@ use weft_crds::smi::KINDS;
 use crate::annotations::Settings;
 use crate::names::ShadowName;
 use crate::smi::{Name, Objects};
+use ca::Ca;
 use changes::{About, Changed, Changes, Subscriber};
+use claims::Rival;
 use facts::{ServiceFacts, ShadowFacts, SliceFacts};
 use identities::Identities;
 use pods::PodFacts;
@@ -47,6 +54,10 @@ pub struct Index {
     /// The kinds whose first full list is still to come.
     awaited: watch_channel::Sender<BTreeSet<&'static str>>,
     mesh: watch_channel::Sender<Option<Arc<MeshConfig>>>,
+    /// What keeps the MeshConfig that would be active from being so.
+    rival: watch_channel::Sender<Option<Rival>>,
+    ca: watch_channel::Sender<Ca>,
+    ending: watch_channel::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -92,6 +103,9 @@ impl Index {
                 WATCHES.into_iter().chain(KINDS.map(|kind| kind.kind)).collect(),
             ),
             mesh: watch_channel::Sender::new(None),
+            rival: watch_channel::Sender::default(),
+            ca: watch_channel::Sender::default(),
+            ending: watch_channel::Sender::new(false),
         }
     }
 
@@ -120,6 +134,16 @@ impl Index {
     /// The active MeshConfig, as it changes.
     pub fn mesh(&self) -> watch_channel::Receiver<Option<Arc<MeshConfig>>> {
         self.mesh.subscribe()
+    }
+
+    /// What keeps the MeshConfig of our namespace from being the active one, as it changes.
+    pub fn rival(&self) -> watch_channel::Receiver<Option<Rival>> {
+        self.rival.subscribe()
+    }
+
+    /// Whether there is an operator in `namespace`.
+    pub fn is_operated(&self, namespace: &str) -> bool {
+        self.lock().is_operated(namespace)
     }
 
     /// A Service of the user's or of our own.
@@ -223,7 +247,10 @@ impl Index {
     }
 
     fn update_mesh(&self, state: &mut State) {
-        let active = scope::active(state.meshes.values(), &self.namespace).cloned();
+        let operated = |namespace: &str| state.is_operated(namespace);
+        let rival = claims::rival(&self.namespace, state.meshes.values(), operated);
+        let active = scope::active(state.meshes.values(), &self.namespace).filter(|_| rival.is_none()).cloned();
+        self.rival.send_if_modified(|known| std::mem::replace(known, rival.clone()) != rival);
         let scope = Scope::new(active.as_deref(), &self.namespace);
         if scope != *state.scope {
             state.scope = Arc::new(scope);
@@ -239,6 +266,11 @@ impl Index {
 }
 
 impl State {
+    /// By its Service, whose name is fixed.
+    fn is_operated(&self, namespace: &str) -> bool {
+        self.services.contains_key(&ServiceId::new(namespace, OPERATOR_SERVICE))
+    }
+
     fn everything(&self) -> Changed {
         let shadowed = self.shadows.values().map(|shadow| &shadow.service);
         Changed {

@@ -14,7 +14,7 @@ use weft_crds::smi::KINDS;
 use super::changes::Changed;
 use super::kinds::{MeshKind, ServiceKind, SliceKind};
 use super::pods::PodKind;
-use super::{Index, State, smi};
+use super::{Index, State, ca, namespace, smi};
 
 /// Objects of one list request: bounds the memory a full list takes.
 const PAGE: u32 = 500;
@@ -25,6 +25,8 @@ pub fn start(index: &Index, client: &Client) {
     tokio::spawn(follow(index.clone(), SliceKind, stream(Api::all(client.clone()))));
     tokio::spawn(follow(index.clone(), PodKind, stream(Api::all(client.clone()))));
     tokio::spawn(follow(index.clone(), MeshKind, stream(Api::all(client.clone()))));
+    tokio::spawn(ca::follow(index.clone(), client.clone()));
+    tokio::spawn(namespace::follow(index.clone(), client.clone()));
     for kind in KINDS {
         tokio::spawn(smi::follow(index.clone(), client.clone(), kind));
     }
@@ -53,8 +55,8 @@ pub(crate) trait Kind {
     fn remove(&self, state: &mut State, key: &Self::Key) -> Changed;
     fn keys(&self, state: &State) -> BTreeSet<Self::Key>;
     fn key(object: &Self::Object) -> Self::Key;
-    /// Called after each change, within the lock.
-    fn after(&self, _index: &Index, _state: &mut State) {}
+    /// Called after each change, within the lock; without a key all may have changed.
+    fn after(&self, _index: &Index, _state: &mut State, _key: Option<&Self::Key>) {}
 }
 
 pub(crate) async fn follow<K: Kind + Send>(
@@ -87,6 +89,10 @@ impl Index {
     ) {
         let mut state = self.lock();
         let mut complete = false;
+        let key = match &event {
+            Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) => Some(K::key(object)),
+            Event::Init | Event::InitDone => None,
+        };
         let changed = match event {
             Event::Init => {
                 *listed = Some(BTreeSet::new());
@@ -109,7 +115,7 @@ impl Index {
             Event::Apply(object) => kind.insert(&mut state, &object).1,
             Event::Delete(object) => kind.remove(&mut state, &K::key(&object)),
         };
-        kind.after(self, &mut state);
+        kind.after(self, &mut state, key.as_ref());
         Self::note(&mut state, &changed);
         drop(state);
         if complete {

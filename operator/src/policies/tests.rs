@@ -49,7 +49,8 @@ fn index(yaml: &str) -> Index {
                 json!({"port": port["port"], "targetPort": listen_port})
             });
             let shadow = json!({"kind": "Service", "metadata": {"namespace": "weft-system", "name": ShadowName::of(&id).as_str(),
-                "labels": {"weft.mesh/shadow": "true", "weft.mesh/service-namespace": &*id.namespace, "weft.mesh/service-name": &*id.name}},
+                "labels": {"weft.mesh/shadow": "true", "weft.mesh/service-namespace": &*id.namespace, "weft.mesh/service-name": &*id.name},
+                "ownerReferences": [{"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "name": "weft", "uid": "u"}]},
                 "spec": {"ports": ports.collect::<Vec<_>>()}});
             put(&index, shadow);
         }

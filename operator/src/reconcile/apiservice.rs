@@ -3,7 +3,6 @@
 
 use k8s_openapi::ByteString;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
-use kube::Api;
 use serde_json::{Value, json};
 use weft_config::contract::OPERATOR_SERVICE;
 
@@ -12,11 +11,11 @@ use crate::context::Context;
 use crate::serve::ca::Pair;
 
 /// Its name, which Kubernetes wants to be made of version and group.
-const NAME: &str = "v1alpha1.metrics.smi-spec.io";
+pub const NAME: &str = "v1alpha1.metrics.smi-spec.io";
 
 /// Writes the CA's certificate into the `APIService`, unless it is there.
 pub async fn ensure(ctx: &Context, ca: &Pair) -> Result<(), WriteError> {
-    let live = Api::<APIService>::all(ctx.client.clone()).get_opt(NAME).await;
+    let live = ctx.writer.read_cluster_wide::<APIService>(NAME).await;
     let live = live.map_err(|source| WriteError::Api { object: format!("APIService {NAME}"), source })?;
     if let Some(patch) = live.and_then(|live| patch(&live, ca, &ctx.namespace)) {
         ctx.writer.merge_cluster_wide::<APIService>(NAME, &patch).await?;

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Api;
 use serde_json::json;
 use weft_config::ServiceId;
 use weft_crds::MeshConfig;
@@ -138,8 +137,7 @@ fn block(ctx: &Context, mesh: &MeshConfig, address: &str) -> String {
 async fn edit(ctx: &Context, mesh: &MeshConfig, block: Option<&str>) -> Result<(), DnsError> {
     let (namespace, name) = (mesh.spec.dns.namespace.as_str(), mesh.spec.dns.config_map.as_str());
     let id = ServiceId::new(namespace, name);
-    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), namespace);
-    let map = api.get_opt(name).await.map_err(|error| match error {
+    let map = ctx.writer.read::<ConfigMap>(namespace, name).await.map_err(|error| match error {
         kube::Error::Api(ref status) if status.code == 403 => DnsError::Forbidden(id.clone(), error),
         error => DnsError::Read(id.clone(), error),
     })?;

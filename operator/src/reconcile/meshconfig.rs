@@ -5,18 +5,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
-use weft_crds::meshconfig::DnsProvider;
 use weft_crds::{MeshConfig, MeshConfigStatus};
 
 use super::findings::Findings;
@@ -27,14 +25,16 @@ use crate::annotations::Settings;
 use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
 use crate::index::changes::About;
+use crate::index::claims::FINALIZER;
 
-/// Keeps a MeshConfig until what lies outside of its namespace's garbage collection is gone.
-const FINALIZER: &str = "weft.mesh/cleanup";
 /// How long mesh names may go on to resolve after the block is out, before the shadows go all the same.
 const DNS_LEAVES: Duration = Duration::from_secs(45);
 /// How long a Corefile that cannot be edited holds up a removal.
 const GIVE_UP: Duration = Duration::from_secs(60);
-/// How often everything is looked at although nothing seemed to happen; nothing is written then.
+/// The same where the namespace is being deleted, after which nothing is left to try with.
+const LAST_TRIES: Duration = Duration::from_secs(4);
+/// How often the proxies and the DNS pods are asked how they are although nothing seemed to happen. The API server is not
+/// asked then: what it has is watched.
 const AT_REST: Duration = Duration::from_secs(20);
 /// The same while something is on its way.
 const UNDER_WAY: Duration = Duration::from_millis(500);
@@ -70,11 +70,7 @@ struct Reconciler {
 /// Reconciles until dropped.
 pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
     let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(ctx.pod.to_string()) };
-    let recorder = Recorder::new(ctx.client.clone(), reporter);
-    let client = ctx.client.clone();
-    let in_ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=weft-operator");
-    let index = ctx.index.clone();
-    let to_active = move |_: ConfigMap| index.mesh().borrow().as_deref().map(ObjectRef::from_obj);
+    let recorder = Recorder::new(ctx.writer.client(), reporter);
     let noticed = (ctx.index.changes(About::Services), shadows.watch_counts(), findings.watch_counts());
     let changes = stream::unfold(noticed, |(changes, mut counts, mut found)| async move {
         tokio::select! {
@@ -85,15 +81,9 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
         tokio::time::sleep(GATHER).await;
         Some(((), (changes, counts, found)))
     });
-    let namespace = ctx.namespace.to_string();
-    let mut controller = Controller::new(Api::<MeshConfig>::all(client.clone()), watcher::Config::default())
-        .owns(Api::<DaemonSet>::namespaced(client.clone(), &namespace), in_ours)
-        .reconcile_all_on(changes);
-    if let Some((namespace, config_map)) = dns_config_map(&ctx) {
-        controller =
-            controller.watches(Api::<ConfigMap>::namespaced(client, &namespace), config_map, to_active);
-    }
-    controller
+    Controller::new(Api::<MeshConfig>::all(ctx.client.clone()), watcher::Config::default())
+        .reconcile_all_on(changes)
+        .reconcile_all_on(at_once(&ctx))
         .run(
             reconcile,
             on_error,
@@ -110,13 +100,19 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
         .await;
 }
 
-/// CoreDNS's `ConfigMap`, as the active MeshConfig names it now; by default the usual one. Another name takes effect as a watch
-/// with the next leader; until then the look at rest serves.
-fn dns_config_map(ctx: &Context) -> Option<(String, watcher::Config)> {
-    let mesh = ctx.index.mesh();
-    let dns = mesh.borrow().as_ref().map(|mesh| mesh.spec.dns.clone()).unwrap_or_default();
-    let named = watcher::Config::default().fields(&format!("metadata.name={}", dns.config_map));
-    (dns.provider == DnsProvider::CoreDNS).then_some((dns.namespace, named))
+/// What is acted upon without delay: somebody's change of what we keep, and whatever decides which MeshConfig is served.
+fn at_once(ctx: &Context) -> impl Stream<Item = ()> + Send + use<> {
+    let seen = ctx.writer.seen().changes();
+    let noticed = (seen, ctx.index.mesh(), ctx.index.rival(), ctx.index.ending());
+    stream::unfold(noticed, |(mut seen, mut mesh, mut rival, mut ending)| async move {
+        tokio::select! {
+            changed = seen.changed() => changed.ok()?,
+            changed = mesh.changed() => changed.ok()?,
+            changed = rival.changed() => changed.ok()?,
+            changed = ending.changed() => changed.ok()?,
+        }
+        Some(((), (seen, mesh, rival, ending)))
+    })
 }
 
 // The signature is the controller's.
@@ -128,13 +124,17 @@ fn on_error(mesh: Arc<MeshConfig>, error: &ReconcileError, reconciler: Arc<Recon
 
 async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result<Action, ReconcileError> {
     let this = &*reconciler;
+    this.ctx.metrics.reconciliations.inc();
     let namespace = mesh.namespace().unwrap_or_default();
-    let active = this.ctx.index.mesh().borrow().clone();
+    let (active, rival) = (this.ctx.index.mesh().borrow().clone(), this.ctx.index.rival().borrow().clone());
     let ours = namespace == *this.ctx.namespace;
     let is_active = active.as_ref().is_some_and(|active| active.uid() == mesh.uid());
-    if ours && active.is_none() {
+    if ours && active.is_none() && rival.is_none() {
         // The controller's watch is ahead of the index's.
         return Ok(Action::requeue(UNDER_WAY));
+    }
+    if ours && this.ctx.index.is_ending() {
+        return if is_active { this.end(&mesh).await } else { this.let_go(&mesh).await };
     }
     if mesh.metadata.deletion_timestamp.is_some() {
         return if is_active { this.remove(&mesh).await } else { this.let_go(&mesh).await };
@@ -142,14 +142,17 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
     if is_active {
         return this.keep(&mesh).await;
     }
-    let (reason, message) = match active {
-        Some(active) if ours => (
+    let (reason, message) = match (active, rival) {
+        (Some(active), _) if ours => (
             "Conflict",
             format!(
                 "MeshConfig {} is older and is served; one namespace has one mesh: delete one of them",
                 active.name_any()
             ),
         ),
+        (_, Some(rival)) if ours => (rival.reason(), rival.to_string()),
+        // It has an operator of its own, which says how it is.
+        _ if this.ctx.index.is_operated(&namespace) => return Ok(Action::requeue(AT_REST)),
         _ => (
             "WrongNamespace",
             format!(
@@ -162,7 +165,6 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
     let before = mesh.status.clone().unwrap_or_default();
     let status = status::not_served(mesh.metadata.generation, reason, &message, &before, &now);
     this.write_status(&mesh, &status).await?;
-    // The one that is served may go without a change of this one.
     Ok(Action::requeue(AT_REST))
 }
 
@@ -255,6 +257,21 @@ impl Reconciler {
         self.let_go(mesh).await
     }
 
+    /// Our namespace is being deleted: in seconds our rights go, and all that lies in it. What lies elsewhere is put right
+    /// without waiting for anybody.
+    async fn end(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
+        let since = self.removing_for(mesh);
+        match dns::remove(&self.ctx, mesh).await {
+            Ok(_) => {}
+            Err(error) if since < LAST_TRIES => {
+                tracing::warn!(%error, "the DNS block cannot be taken out yet");
+                return Ok(Action::requeue(Duration::from_millis(200)));
+            }
+            Err(error) => tracing::error!(%error, "the DNS block could not be taken out"),
+        }
+        self.let_go(mesh).await
+    }
+
     fn removing_for(&self, mesh: &MeshConfig) -> Duration {
         let uid = mesh.uid().unwrap_or_default();
         let mut removal = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -321,7 +338,7 @@ impl Reconciler {
             action: "Reconcile".into(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &mesh.object_ref(&())).await {
+        if let Err(error) = self.ctx.writer.tell(&self.recorder, event, mesh.object_ref(&())).await {
             tracing::debug!(%error, "an Event could not be written");
         }
     }

@@ -15,7 +15,7 @@ use weft_crds::MeshConfig;
 
 use super::{daemonset, proxies};
 use crate::annotations;
-use crate::apply::WriteError;
+use crate::apply::{WriteError, made_by_us};
 use crate::context::Context;
 use crate::index::changes::About;
 use crate::index::facts::{
@@ -131,7 +131,8 @@ async fn prefers_same_node(ctx: &Context) -> bool {
 async fn record(ctx: &Context) -> kube::Result<Vec<Record>> {
     let api: Api<Service> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let list = api.list(&ListParams::default().labels(&format!("{SHADOW_LABEL}=true"))).await?;
-    let mut shadows: Vec<_> = list.items.iter().filter_map(ShadowFacts::of).collect();
+    let ours = list.items.iter().filter(|service| made_by_us(&service.metadata));
+    let mut shadows: Vec<_> = ours.filter_map(ShadowFacts::of).collect();
     shadows.sort_by(|a, b| (a.created, &a.service).cmp(&(b.created, &b.service)));
     Ok(shadows.into_iter().map(|shadow| Record { service: shadow.service, ports: shadow.ports }).collect())
 }
@@ -172,7 +173,7 @@ impl<'a> Worker<'a> {
         loop {
             let next = self.again.values().map(|(at, _)| *at).min();
             let ids = tokio::select! {
-                changed = changes.next() => changed.services,
+                changed = changes.next() => self.with_those_in_the_way(changed.services),
                 () = sleep_until(next) => self.due(),
                 _ = removing.changed() => self.everything(),
                 _ = mesh.changed() => return,
@@ -192,6 +193,17 @@ impl<'a> Worker<'a> {
     fn due(&mut self) -> BTreeSet<ServiceId> {
         let now = Instant::now();
         self.again.iter().filter(|(_, (at, _))| *at <= now).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// These, and those whose shadows' names somebody's Services had that may be gone now.
+    fn with_those_in_the_way(&self, mut changed: BTreeSet<ServiceId>) -> BTreeSet<ServiceId> {
+        let freed = |id: &&ServiceId| {
+            let shadow = ShadowName::of(id);
+            changed.iter().any(|other| other.namespace == self.ctx.namespace && &*other.name == shadow.as_str())
+        };
+        let freed: Vec<_> = self.failures.keys().filter(freed).cloned().collect();
+        changed.extend(freed);
+        changed
     }
 
     fn everything(&self) -> BTreeSet<ServiceId> {
@@ -239,8 +251,12 @@ impl<'a> Worker<'a> {
         let desired: Service = serde_json::from_value(desired)
             .map_err(|error| ShadowError::Object(service.id.clone(), error))?;
         let live = self.ctx.index.shadow(&service.id);
-        if live.is_none_or(|live| live.fingerprint != fingerprint(&desired)) {
-            self.ctx.writer.apply_unseen(&desired).await?;
+        if live.as_ref().is_none_or(|live| live.fingerprint != fingerprint(&desired)) {
+            if live.is_some() {
+                self.ctx.writer.apply_unseen(&desired).await?;
+            } else {
+                self.ctx.writer.apply_new(&desired).await?;
+            }
             let listen_ports: Vec<_> = ports.iter().map(|(_, listen_port)| listen_port).collect();
             tracing::info!(service = %service.id, shadow = desired.name_any(), ?listen_ports, "shadow Service written");
         }

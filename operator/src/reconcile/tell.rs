@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
-use crate::apply::FIELD_MANAGER;
+use crate::apply::{FIELD_MANAGER, WriteError, Writer};
 use crate::context::Context;
 use crate::smi::{Name, Subject};
 
@@ -32,7 +31,7 @@ pub struct Word {
 
 /// Remembers what was told.
 pub struct Teller {
-    client: Client,
+    writer: Writer,
     reporter: Reporter,
     /// By the objects' kinds and names.
     told: HashMap<(&'static str, Name), Told>,
@@ -49,7 +48,7 @@ impl Teller {
     /// Has told nothing yet.
     pub fn new(ctx: &Context) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(ctx.pod.to_string()) };
-        Self { client: ctx.client.clone(), reporter, told: HashMap::new() }
+        Self { writer: ctx.writer.clone(), reporter, told: HashMap::new() }
     }
 
     /// Tells of `about` what of `words` it was not told yet. Returns whether everything has been told now.
@@ -87,7 +86,7 @@ impl Teller {
         self.told.retain(|object, _| there.contains(object));
     }
 
-    async fn event(&self, about: &Subject, word: &Word) -> kube::Result<()> {
+    async fn event(&self, about: &Subject, word: &Word) -> Result<(), WriteError> {
         let event = Event {
             type_: if word.warning { EventType::Warning } else { EventType::Normal },
             reason: word.reason.into(),
@@ -104,7 +103,8 @@ impl Teller {
             ..ObjectReference::default()
         };
         // A recorder takes two Events on one object for the same, whatever their notes say; so each gets its own.
-        Recorder::new(self.client.clone(), self.reporter.clone()).publish(&event, &about).await
+        let recorder = Recorder::new(self.writer.client(), self.reporter.clone());
+        self.writer.tell(&recorder, event, about).await
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub compile: Histogram,
     /// Whether this replica leads.
     pub leading: Gauge,
+    /// Looks at a MeshConfig and what it asks for.
+    pub reconciliations: Counter,
     /// Reconciliations that failed.
     pub reconcile_failures: Counter,
 }
@@ -51,6 +53,7 @@ impl Default for Metrics {
             resources: Gauge::default(),
             compile: Histogram::new(COMPILE_BUCKETS),
             leading: Gauge::default(),
+            reconciliations: Counter::default(),
             reconcile_failures: Counter::default(),
         };
         let r = &mut metrics.registry;
@@ -81,6 +84,11 @@ impl Default for Metrics {
             metrics.compile.clone(),
         );
         r.register("leading", "1 while this replica leads", metrics.leading.clone());
+        r.register(
+            "reconciliations",
+            "Looks at a MeshConfig and what it asks for",
+            metrics.reconciliations.clone(),
+        );
         r.register("reconcile_failures", "Reconciliations that failed", metrics.reconcile_failures.clone());
         metrics
     }

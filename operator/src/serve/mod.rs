@@ -17,15 +17,15 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::context::Context;
 use ca::Pair;
 use stream::ConfigServer;
 
-/// How often the CA is looked for while there is none, or something fails.
+/// How soon something that failed is tried again.
 const LOOK: Duration = Duration::from_secs(2);
-/// How often it is looked at afterwards.
+/// How often is looked at what no watch tells of.
 const LOOK_AGAIN: Duration = Duration::from_mins(5);
 /// When the serving certificate is replaced: well before [`ca::LIFE_DAYS`].
 const RENEW: Duration = Duration::from_hours(60 * 24);
@@ -41,15 +41,25 @@ pub async fn config_stream(ctx: Context, port: u16, serving: watch::Sender<bool>
     );
     let config = Arc::new(config);
     loop {
-        match ca::read(&ctx.client, &ctx.namespace).await {
-            Ok(Some(ca)) => {
-                let ended = serve_with(&ctx, &config, &ca, port, &serving).await;
-                serving.send_replace(false);
-                let Err(error) = ended else { continue };
-                tracing::error!(%error, "the config stream is not served");
-            }
-            Ok(None) => tracing::debug!("no CA for the config stream yet"),
-            Err(error) => tracing::warn!(%error, "no CA for the config stream"),
+        let ca = ca_in_force(&ctx).await;
+        let ended = serve_with(&ctx, &config, &ca, port, &serving).await;
+        serving.send_replace(false);
+        if let Err(error) = ended {
+            tracing::error!(%error, "the config stream is not served");
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// The CA, once there is one.
+async fn ca_in_force(ctx: &Context) -> Pair {
+    loop {
+        let mut known = ctx.index.ca();
+        // The index outlives whoever asks it; what the Secret held last serves while somebody has deleted it.
+        if let Ok(known) = known.wait_for(|known| known.last.is_some()).await
+            && let Some(ca) = known.last.clone()
+        {
+            return ca;
         }
         sleep(LOOK).await;
     }
@@ -74,15 +84,13 @@ async fn serve_with(
 
 /// Returns when `ca` is no longer the CA, or what was issued from it just now has become old.
 async fn outdated(ctx: &Context, ca: &Pair) {
-    let issued = Instant::now();
-    while issued.elapsed() < RENEW {
-        sleep(LOOK_AGAIN).await;
-        if matches!(ca::read(&ctx.client, &ctx.namespace).await, Ok(Some(now)) if now != *ca) {
+    let mut known = ctx.index.ca();
+    tokio::select! {
+        _ = known.wait_for(|known| known.last.as_ref() != Some(ca)) => {
             tracing::info!("the CA changed: serving with a new certificate");
-            return;
         }
+        () = sleep(RENEW) => tracing::info!("serving with a new certificate"),
     }
-    tracing::info!("serving with a new certificate");
 }
 
 /// Listens on `port` of all addresses, of both families where the node has both.

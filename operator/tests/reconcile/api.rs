@@ -230,6 +230,9 @@ impl State {
         };
         let before = self.objects.get(&key).cloned();
         match (method, before) {
+            ("PATCH", Some(before)) if apply && !query.contains("force=true") && is_anothers(&before, &body) => {
+                (409, failure(409, "Apply failed with 1 conflict: conflict with \"kubectl\""))
+            }
             ("PATCH", before) if apply => (200, self.apply(&key, before, &body)),
             (_, None) => (404, failure(404, &format!("{name} not found"))),
             ("GET", Some(object)) => (200, object),
@@ -375,6 +378,20 @@ fn selected(object: &Value, query: &str) -> bool {
     let label = label.as_deref().and_then(|s| s.split_once('='));
     field.is_none_or(|name| object["metadata"]["name"] == name)
         && label.is_none_or(|(key, value)| object["metadata"]["labels"][key] == value)
+}
+
+/// Whether somebody else has said otherwise in a field that `wanted` says something of.
+fn is_anothers(object: &Value, wanted: &Value) -> bool {
+    let managers = object["metadata"]["managedFields"].as_array();
+    let ours = managers.into_iter().flatten().any(|manager| manager["manager"] == "weft-operator");
+    !ours && !agrees(object, wanted)
+}
+
+fn agrees(object: &Value, wanted: &Value) -> bool {
+    match wanted {
+        Value::Object(wanted) => wanted.iter().all(|(key, wanted)| agrees(&object[key.as_str()], wanted)),
+        wanted => object == wanted,
+    }
 }
 
 /// JSON merge patch.

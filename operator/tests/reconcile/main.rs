@@ -5,6 +5,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "json! is written where it is given")]
 
 mod api;
+mod ownership;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use weft_operator::index::{self, Index};
 use weft_operator::lease::{self, Fence};
 use weft_operator::publish::Publisher;
 use weft_operator::reconcile;
+use weft_operator::serve::metrics::Metrics;
 
 use api::ApiServer;
 
@@ -66,9 +68,10 @@ fn mesh(spec: Value) -> Value {
 /// One replica. Ends when dropped.
 struct Operator {
     writer: Writer,
+    metrics: Arc<Metrics>,
     leading: watch::Receiver<bool>,
     tasks: Vec<JoinHandle<()>>,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
 }
 
 impl Drop for Operator {
@@ -93,7 +96,7 @@ fn operator(client: kube::Client) -> Operator {
         metrics: Arc::default(),
     };
     index::watch::start(&ctx.index, &client);
-    let writer = ctx.writer.clone();
+    let (writer, metrics) = (ctx.writer.clone(), Arc::clone(&ctx.metrics));
     let election = tokio::spawn(async move {
         lease::take_part(client, "weft-system", "weft-operator", "me", fence, leading_set, stopping).await;
     });
@@ -106,7 +109,7 @@ fn operator(client: kube::Client) -> Operator {
             }
         }
     });
-    Operator { writer, leading, tasks: vec![election, work], _stop: stop }
+    Operator { writer, metrics, leading, tasks: vec![election, work], stop }
 }
 
 /// Waits until `seen` gives something; what it waits for comes in a second or two.
@@ -125,11 +128,11 @@ async fn until<T>(what: &str, api: &ApiServer, seen: impl Fn() -> Option<T>) -> 
     }
 }
 
-/// Two more reconciliations, from the first read to the last: whatever was to be done is done.
-async fn two_more_looks(api: &ApiServer) {
-    let looks = |api: &ApiServer| api.requests().iter().filter(|r| **r == format!("GET {DAEMONSET}")).count();
-    let enough = looks(api) + 3;
-    until("two reconciliations", api, || (looks(api) >= enough).then_some(())).await;
+/// Two more reconciliations, from the first to the last thing they do: whatever was to be done is done.
+async fn two_more_looks(api: &ApiServer, operator: &Operator) {
+    let looks = || operator.metrics.reconciliations.get();
+    let enough = looks() + 3;
+    until("two reconciliations", api, || (looks() >= enough).then_some(())).await;
 }
 
 fn condition(object: &Value, kind: &str) -> Option<(String, String, String)> {
@@ -159,13 +162,13 @@ async fn standing_mesh(spec: Value) -> (ApiServer, Operator) {
     let operator = operator(client);
     until("shadow", &api, || api.get(SHADOW)).await;
     until("status", &api, || reason(&api, MESH, "Ready")).await;
-    two_more_looks(&api).await;
+    two_more_looks(&api, &operator).await;
     (api, operator)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fresh_mesh_gets_everything_and_then_nothing_more_is_written() {
-    let (api, _operator) = standing_mesh(json!({})).await;
+async fn a_fresh_mesh_gets_everything_and_then_nothing_more_is_written_or_asked() {
+    let (api, operator) = standing_mesh(json!({})).await;
 
     let daemonset = api.get(DAEMONSET).expect("DaemonSet");
     assert_eq!(daemonset["metadata"]["ownerReferences"][0]["name"], "weft");
@@ -185,9 +188,11 @@ async fn a_fresh_mesh_gets_everything_and_then_nothing_more_is_written() {
     // The users' own objects are read, never written.
     assert!(!api.writes().iter().any(|write| write.contains("/namespaces/shop/")), "{:#?}", api.writes());
 
-    let writes = api.writes();
-    two_more_looks(&api).await;
-    assert_eq!(api.writes(), writes, "at rest nothing is written");
+    let renewals = |request: &String| !request.contains("/leases/");
+    let requests = || api.requests().into_iter().filter(renewals).collect::<Vec<_>>();
+    let before = requests();
+    two_more_looks(&api, &operator).await;
+    assert_eq!(requests(), before, "at rest nothing is written or asked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,27 +367,30 @@ async fn exhausted_ports_name_the_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_hold_the_lease_writes_nothing() {
     let (api, client) = cluster().await;
-    let held = |holder: &str| {
-        let holder = holder.to_owned();
-        move |lease: &mut Value| lease["spec"] = json!({"holderIdentity": holder})
+    let held = |holder: &str, seconds: u32| {
+        let time = "2026-01-01T00:00:00.000000Z";
+        let spec = json!({"holderIdentity": holder, "leaseDurationSeconds": seconds, "acquireTime": time, "renewTime": time});
+        move |lease: &mut Value| lease["spec"] = spec
     };
-    api.edit(LEASE, held("other"));
+    api.edit(LEASE, held("other", 10));
     api.put(MESH, mesh(json!({})));
     let mut operator = operator(client);
-    let looked = || api.requests().iter().filter(|request| **request == format!("GET {LEASE}")).count() >= 2;
-    until("a second look at the Lease", &api, || looked().then_some(())).await;
+    for listed in ["coordination.k8s.io/v1/namespaces/weft-system/leases", "weft.mesh/v1alpha1/meshconfigs"] {
+        let request = format!("GET /apis/{listed}");
+        until(listed, &api, || api.requests().contains(&request).then_some(())).await;
+    }
     assert_eq!(api.writes(), Vec::<String>::new());
     let refused = operator.writer.merge::<ConfigMap>("kube-system", "coredns", &json!({})).await.unwrap_err();
     assert!(matches!(refused, WriteError::NotLeader(_)));
     assert_eq!(refused.to_string(), "not writing ConfigMap kube-system/coredns: this replica does not lead");
 
-    // Given back: the stand-by takes over at its next look.
-    api.edit(LEASE, held(""));
+    // Given back: the stand-by takes over at once.
+    api.edit(LEASE, held("", 1));
     until("taken over", &api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "me").then_some(())).await;
     until("shadow", &api, || api.get(SHADOW)).await;
 
     // Lost: it stops at once, and what drifts is the other's to set right.
-    api.edit(LEASE, held("other"));
+    api.edit(LEASE, held("other", 10));
     tokio::time::timeout(Duration::from_secs(10), operator.leading.wait_for(|leads| !*leads))
         .await
         .unwrap()
@@ -404,7 +412,7 @@ fn definition(group: &str, kind: &str, version: &str) -> Value {
 async fn authors_of_policies_are_told_once_and_again_when_it_is_otherwise() {
     const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     const SPLIT: &str = "/apis/split.smi-spec.io/v1alpha2/namespaces/shop/trafficsplits/canary";
-    let (api, _operator) = standing_mesh(json!({})).await;
+    let (api, operator) = standing_mesh(json!({})).await;
     let split = |backend: &str| {
         json!({"apiVersion": "split.smi-spec.io/v1alpha2", "kind": "TrafficSplit", "metadata": {},
         "spec": {"service": "cart", "backends": [{"service": backend, "weight": 1}]}})
@@ -421,7 +429,7 @@ async fn authors_of_policies_are_told_once_and_again_when_it_is_otherwise() {
     assert!(first.starts_with("Warning Rejected: Backend cart-v2: there is no such Service"), "{first}");
     let counts = |key: &str, n: u64| (api.get(MESH)?["status"]["smi"][key] == n).then_some(());
     until("the count", &api, || counts("rejected", 1)).await;
-    two_more_looks(&api).await;
+    two_more_looks(&api, &operator).await;
     assert_eq!(told(1).unwrap().len(), 1, "at rest nothing is told");
 
     api.put("/api/v1/namespaces/shop/services/cart-v2", service("10.96.0.21", &[80, 81]));

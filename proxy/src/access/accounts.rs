@@ -150,8 +150,13 @@ impl Accounts {
 
     /// No operator is there: what is known becomes old.
     pub fn doubt(&self) {
+        self.doubt_since(Duration::ZERO);
+    }
+
+    /// The same where an operator was there last so long ago.
+    pub fn doubt_since(&self, ago: Duration) {
         // Only the first time counts.
-        let until = now_ms_and(BELIEVED);
+        let until = now_ms_and(BELIEVED.saturating_sub(ago));
         let _ = self.believed_until.compare_exchange(u64::MAX, until, SeqCst, SeqCst);
     }
 
@@ -320,6 +325,17 @@ mod tests {
         assert!(who(&accounts, 1).is_none(), "trying again makes nothing younger");
         accounts.believe();
         assert!(who(&accounts, 1).is_some());
+    }
+
+    #[test]
+    fn what_was_old_before_the_start_is_no_younger_after_it() {
+        for (ago, known) in [(0, true), (599, true), (600, false), (u64::MAX, false)] {
+            let accounts = Accounts::default();
+            accounts.set_identities([(&account("a"), &identity(&[1]))]);
+            accounts.doubt_since(Duration::from_secs(ago));
+            accounts.doubt();
+            assert_eq!(who(&accounts, 1).is_some(), known, "{ago} s");
+        }
     }
 
     #[tokio::test(start_paused = true)]

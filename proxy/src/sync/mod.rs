@@ -75,16 +75,24 @@ impl Sync {
         let view = SyncView { status: Arc::clone(&status), complete: complete_view };
         let saver = Saver::start(path.clone(), metrics.snapshot_failures.clone());
         let mut sync = Self { applier, listeners, metrics, saver, status, complete, forget_held: false };
+        // Where nobody knows how old it is, nobody in it is believed.
+        let mut age = Duration::MAX;
         match snapshot::read(&path) {
             Ok(Some(set)) => {
+                let known = snapshot::age(&path);
+                age = known.unwrap_or(Duration::MAX);
                 sync.applier.apply(&Update { upserts: set.iter().cloned().collect(), removals: Vec::new() });
-                tracing::info!(resources = set.len(), "serving from the last-known-good configuration");
+                tracing::info!(
+                    resources = set.len(),
+                    age_s = known.map(|age| age.as_secs()),
+                    "serving from the last-known-good configuration"
+                );
                 sync.complete.send_replace(true);
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "starting without the last-known-good configuration"),
         }
-        sync.applier.accounts().doubt();
+        sync.applier.accounts().doubt_since(age);
         sync.publish_status(false);
         (sync, view)
     }
@@ -99,6 +107,7 @@ impl Sync {
             }
             self.metrics.connected.set(0);
             self.applier.accounts().doubt();
+            self.saver.operator_gone();
             self.publish_status(false);
             if self.metrics.updates.get() != before {
                 wait = FIRST_WAIT;

@@ -92,7 +92,7 @@ pub async fn serve(ctx: Context, port: u16) {
 
 /// `None`: there is no CA yet.
 async fn setup(ctx: &Context) -> Result<Option<Setup>, Failure> {
-    let Some(ca) = ca::read(&ctx.client, &ctx.namespace).await? else { return Ok(None) };
+    let Some(ca) = ctx.index.ca().borrow().last.clone() else { return Ok(None) };
     let maps = KubeApi::<ConfigMap>::namespaced(ctx.client.clone(), AUTHENTICATION.0);
     let map = maps.get(AUTHENTICATION.1).await.map_err(Failure::Read)?;
     Ok(Some(Setup { ca, front: FrontProxy::read(&map)? }))
@@ -171,8 +171,12 @@ impl Api {
     /// Returns when another setup is needed, or what was issued with this one has become old.
     async fn outdated(&self, served: &Setup) {
         let began = Instant::now();
+        let mut ca = self.ctx.index.ca();
         while began.elapsed() < RENEW {
-            sleep(LOOK_AGAIN).await;
+            tokio::select! {
+                () = sleep(LOOK_AGAIN) => {}
+                _ = ca.wait_for(|known| known.last.as_ref() != Some(&served.ca)) => {}
+            }
             if matches!(setup(&self.ctx).await, Ok(Some(now)) if now != *served) {
                 tracing::info!("serving the traffic metrics API with other certificates");
                 return;

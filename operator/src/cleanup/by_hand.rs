@@ -1,0 +1,186 @@
+//! The removal of a mesh without an operator that knows the cluster: the DNS block, then the shadow Services, then the finalizer.
+//! Everything else goes by ownerReference.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use tokio::time::Instant;
+use weft_crds::MeshConfig;
+
+use super::{CleanupError, LOOK, list};
+use crate::apply::{Writer, made_by_us};
+use crate::context::Context;
+use crate::dns::check::{self, Answer};
+use crate::index::claims::FINALIZER;
+use crate::index::facts::SHADOW_LABEL;
+use crate::lease::Fence;
+use crate::reconcile::dns;
+
+/// How often what failed is tried again, and for how long.
+const AGAIN: Duration = Duration::from_secs(1);
+const TRIES: u32 = 5;
+/// How long mesh names may go on to resolve after the block is out, before the shadows go all the same.
+const DNS_LEAVES: Duration = Duration::from_secs(45);
+/// So many times in a row no mesh name must resolve: behind one address there are several DNS pods.
+const QUIET: u32 = 8;
+/// Where a pod's resolvers are named.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// How long the leader has to do its part before another replica does it, when the namespace is being deleted: of the five
+/// seconds that Kubernetes gives.
+const LEADERS_TIME: Duration = Duration::from_secs(2);
+
+/// Takes out every mesh of the namespace and waits until it is gone.
+pub(super) async fn take_out_all(ctx: &Context, force: bool) -> Result<(), CleanupError> {
+    loop {
+        let meshes = list(&ctx.client, &ctx.namespace).await?;
+        if meshes.is_empty() {
+            return Ok(());
+        }
+        for mesh in &meshes {
+            take_out(ctx, mesh, force).await?;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn take_out(ctx: &Context, mesh: &MeshConfig, force: bool) -> Result<(), CleanupError> {
+    if !is_kept(mesh) {
+        return Ok(());
+    }
+    if was_served(mesh) {
+        match dns_out(ctx, mesh).await {
+            Ok(()) => forgotten(&mesh.spec.domains).await,
+            Err(error) if force => tracing::error!(%error, "the DNS block stays: remove it by hand"),
+            Err(error) => return Err(error),
+        }
+        delete_shadows(ctx).await?;
+    }
+    let_go(ctx, mesh).await?;
+    tracing::info!(name = mesh.name_any(), "MeshConfig taken out by hand");
+    Ok(())
+}
+
+async fn dns_out(ctx: &Context, mesh: &MeshConfig) -> Result<(), CleanupError> {
+    let mut tries = 1;
+    loop {
+        match dns::remove(ctx, mesh).await {
+            Ok(_) => return Ok(()),
+            Err(error) if tries < TRIES => tracing::warn!(%error, "the DNS block cannot be taken out yet"),
+            Err(error) => return Err(error.into()),
+        }
+        tries += 1;
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Waits until the DNS that this pod asks does not know mesh names any more.
+async fn forgotten(domains: &[String]) {
+    let resolvers = tokio::fs::read_to_string(RESOLV_CONF).await.map(|text| resolvers(&text)).unwrap_or_default();
+    let deadline = Instant::now() + DNS_LEAVES;
+    let mut quiet = 0;
+    while quiet < QUIET && Instant::now() < deadline {
+        let mut known = false;
+        for resolver in &resolvers {
+            for domain in domains {
+                known |= check::ask(*resolver, domain).await == Answer::Configured;
+            }
+        }
+        quiet = if known { 0 } else { quiet + 1 };
+        tokio::time::sleep(LOOK / 2).await;
+    }
+}
+
+fn resolvers(resolv_conf: &str) -> Vec<IpAddr> {
+    let named = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    named.filter_map(|address| address.trim().parse().ok()).collect()
+}
+
+async fn delete_shadows(ctx: &Context) -> Result<(), CleanupError> {
+    let api: Api<Service> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let shadows = api.list(&ListParams::default().labels(&format!("{SHADOW_LABEL}=true"))).await;
+    let shadows =
+        shadows.map_err(|error| CleanupError::Api("shadow Services", ctx.namespace.to_string(), error))?;
+    for shadow in shadows.iter().filter(|shadow| made_by_us(&shadow.metadata)) {
+        ctx.writer.delete::<Service>(&ctx.namespace, &shadow.name_any()).await?;
+    }
+    Ok(())
+}
+
+async fn let_go(ctx: &Context, mesh: &MeshConfig) -> Result<(), CleanupError> {
+    let others: Vec<_> = mesh.finalizers().iter().filter(|name| *name != FINALIZER).collect();
+    let version = mesh.resource_version();
+    let patch = json!({"metadata": {"resourceVersion": version, "finalizers": others}});
+    ctx.writer.merge::<MeshConfig>(&ctx.namespace, &mesh.name_any(), &patch).await?;
+    Ok(())
+}
+
+fn is_kept(mesh: &MeshConfig) -> bool {
+    mesh.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// One that yielded to another has no say in DNS: the block there is the other's.
+fn was_served(mesh: &MeshConfig) -> bool {
+    let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
+    !conditions.any(|condition| {
+        condition.type_ == "Ready"
+            && matches!(&*condition.reason, "Conflict" | "WrongNamespace" | "DomainTaken" | "CorefileTaken")
+    })
+}
+
+/// Waits until our namespace is being deleted. Then does what the leader should have done long ago, whoever leads: soon nobody
+/// has the right to, and the Lease itself is among what goes. What is written is the same whoever writes it.
+pub async fn stand_in(ctx: Context, writing: Client) {
+    if ctx.index.ending().wait_for(|ending| *ending).await.is_err() {
+        return;
+    }
+    tokio::time::sleep(LEADERS_TIME).await;
+    let ctx = Context { writer: Writer::new(writing, Fence::endless()), ..ctx };
+    for _ in 0..TRIES {
+        match stand_in_once(&ctx).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "the namespace is being deleted"),
+        }
+        tokio::time::sleep(AGAIN / 2).await;
+    }
+}
+
+async fn stand_in_once(ctx: &Context) -> Result<(), CleanupError> {
+    let meshes = list(&ctx.client, &ctx.namespace).await?;
+    for mesh in meshes.iter().filter(|mesh| is_kept(mesh)) {
+        if was_served(mesh) {
+            dns::remove(ctx, mesh).await?;
+        }
+        let_go(ctx, mesh).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resolvers_of_a_pod_are_those_of_its_resolv_conf() {
+        let text = "search a.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\n nameserver fd00::a \noptions ndots:5\n";
+        let expected: Vec<IpAddr> = vec!["10.96.0.10".parse().unwrap(), "fd00::a".parse().unwrap()];
+        assert_eq!(resolvers(text), expected);
+        assert!(resolvers("# none\n").is_empty());
+    }
+
+    #[test]
+    fn one_that_yielded_has_no_say_in_dns() {
+        let mesh = |reason: &str| -> MeshConfig {
+            let condition = json!({"type": "Ready", "status": "False", "reason": reason, "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            serde_json::from_value(json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "metadata": {},
+                "spec": {}, "status": {"conditions": [condition]}}))
+            .unwrap()
+        };
+        assert!(was_served(&mesh("Propagating")));
+        assert!(!was_served(&mesh("DomainTaken")) && !was_served(&mesh("Conflict")));
+    }
+}

@@ -1,0 +1,21 @@
+//! The operator's whole life on a real cluster: what it does at rest, what comes back, who owns what, who leads, what it takes to
+//! be without a control plane, and how it ends. One file for each subject; `tests/run-e2e.sh lifecycle` runs them all.
+//!
+//! Every test here has the mesh to itself. Those that take it away come last by their names.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "lifecycle/at_rest.rs"]
+mod at_rest;
+#[path = "lifecycle/chaos.rs"]
+mod chaos;
+#[path = "lifecycle/drift.rs"]
+mod drift;
+#[path = "lifecycle/ha.rs"]
+mod ha;
+#[path = "lifecycle/outage.rs"]
+mod outage;
+#[path = "lifecycle/ownership.rs"]
+mod ownership;
+#[path = "lifecycle/removal.rs"]
+mod removal;

@@ -1,0 +1,78 @@
+//! The control plane is away: traffic does not notice, and a proxy that starts again meanwhile serves what it knew.
+
+use weft_tests::campaign::{self, APPS};
+use weft_tests::daemons::CONTROL_PLANE;
+use weft_tests::faults::passes;
+use weft_tests::node::{Embedded, container_id};
+use weft_tests::observers::{LoadInAPod, ProbeInAPod};
+use weft_tests::probe::now_us;
+use weft_tests::wait::{self, Seen, seconds};
+use weft_tests::{Result, cluster, invariants, mesh, seconds_of};
+
+/// Within this of the kill a proxy must serve again; its kubelet needs a second or two to start it.
+const AGAIN_US: u64 = 10_000_000;
+
+#[test]
+fn without_api_server_and_etcd_traffic_goes_on_and_a_proxy_that_restarts_serves() {
+    cluster::test(|cluster| async move {
+        let Some(embedded) = Embedded::needed_for("that traffic does not need the control plane") else {
+            return Ok(());
+        };
+        let stage = campaign::stage(&cluster, "e2e-outage").await?;
+        let [first, second] = [&cluster.nodes[0], &cluster.nodes[1]];
+        let lasts = seconds_of("OUTAGE_SECONDS", 30)?;
+        let load = LoadInAPod::start(&stage, "load", first, &stage.url("beta", "/"), "beta", 50).await?;
+        let probe = ProbeInAPod::start(&stage, "probe", second, &stage.url("alpha", "/")).await?;
+        let proxy = mesh::proxy_on(&cluster, second).await?;
+        let process = embedded.process_of(&proxy).await?;
+
+        // First etcd alone: the API server is there and answers that it cannot. Then both, and the controllers, which end in a
+        // real cluster when they lose their lease; one that stayed would take every node for dead when it is back.
+        let killed = async {
+            passes(lasts / 3).await?;
+            embedded.signal(&process, "KILL").await?;
+            passes(lasts / 3).await
+        };
+        let mut killed_at = 0;
+        let both = async {
+            killed_at = now_us()? + u64::try_from((lasts / 3).as_micros())?;
+            embedded
+                .while_away(CONTROL_PLANE, &["kube-controller-manager", "kube-scheduler", "kube-apiserver"], killed)
+                .await
+        };
+        let etcd = async {
+            passes(lasts / 3).await?;
+            both.await
+        };
+        embedded.while_away(CONTROL_PLANE, &["etcd"], etcd).await?;
+        is_back(&cluster).await?;
+        invariants::hold(&stage, &APPS, seconds(120)).await?;
+
+        for report in load.reports(&stage, &embedded).await? {
+            eprintln!("  {}: {} sent, {} failed", report.mode, report.sent, report.failed);
+            assert_eq!((report.failed, report.dns_failures), (0, 0), "{report:?}");
+            assert!(report.sent > 1000, "only {} requests", report.sent);
+        }
+        // The probe's own proxy was killed: it was away for as long as it takes to start, in the middle of the outage.
+        let changes = probe.stop(&stage, &embedded).await?;
+        let failing: Vec<_> = changes.iter().filter(|change| change.error().is_some()).collect();
+        let again = changes.iter().find(|change| change.error().is_none() && change.answered_us > killed_at + 100_000);
+        let again = again.ok_or_else(|| format!("the killed proxy never served again: {changes:?}"))?;
+        eprintln!("  the killed proxy served again after {} ms", (again.answered_us - killed_at) / 1000);
+        assert!(!failing.is_empty(), "the proxy was not killed");
+        assert!(again.answered_us - killed_at < AGAIN_US, "{changes:?}");
+        assert!(failing.iter().all(|change| change.sent_us + 1_000_000 > killed_at && change.sent_us < again.answered_us), "{changes:?}");
+        let restarted = mesh::proxy_on(&cluster, second).await?;
+        assert_ne!(container_id(&restarted), container_id(&proxy));
+        stage.strike().await
+    });
+}
+
+async fn is_back(cluster: &weft_tests::cluster::Cluster) -> Result {
+    wait::until("the API server answers", seconds(90), async || {
+        let version = cluster.client.apiserver_version().await?;
+        let nodes = cluster.all::<k8s_openapi::api::core::v1::Node>().list(&kube::api::ListParams::default()).await?;
+        Ok(Seen::when(nodes.items.len() == cluster.nodes.len(), (), || format!("{version:?}")))
+    })
+    .await
+}

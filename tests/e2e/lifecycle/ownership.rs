@@ -1,0 +1,115 @@
+//! Who owns what where there are several: two releases with one domain, a MeshConfig under another name. Each ends in a clear
+//! condition or in a working mesh, never in a fight.
+
+use std::time::SystemTime;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use weft_tests::afterwards::afterwards;
+use weft_tests::cluster::{self, Cluster, dns};
+use weft_tests::node::Embedded;
+use weft_tests::stage::Stage;
+use weft_tests::servers::Server;
+use weft_tests::services::UserService;
+use weft_tests::traffic::{Load, Mode};
+use weft_tests::wait::seconds;
+use weft_tests::{Result, mesh, workloads};
+
+const OTHER: &str = "weft-other";
+
+async fn apply(cluster: &Cluster, spec: Value) -> Result {
+    let mut object = mesh::meshconfig();
+    object["spec"] = spec;
+    let api = mesh::meshconfigs_of(cluster, OTHER);
+    api.patch("weft", &PatchParams::apply("weft-tests").force(), &Patch::Apply(object)).await?;
+    Ok(())
+}
+
+#[test]
+fn of_two_releases_with_one_domain_the_newer_says_so_and_touches_nothing() {
+    cluster::test(|cluster| async move {
+        let (server, service) = (Server::new("whoami", 2), UserService::http("whoami", "whoami"));
+        let stage = Stage::new(&cluster, "e2e-two", &[server], &[service]).await?;
+        stage.reaches("whoami", "whoami").await?;
+        let (corefile, ports) = (dns::corefile(&cluster).await?, mesh::ports(&cluster).await?);
+        let load =
+            Load::start(&cluster, stage.client(), &stage.url("whoami", "/"), "whoami", 50, Mode::Both).await?;
+        let second = async {
+            // By the same name, in another namespace.
+            mesh::install_into(&cluster, OTHER, &["operator.replicas=1"]).await?;
+            let since = SystemTime::now();
+            apply(&cluster, json!({})).await?;
+            let message = mesh::says(&cluster, (OTHER, "weft"), "Ready", "DomainTaken", seconds(30)).await?;
+            assert!(message.contains("MeshConfig weft-system/weft is older and has weft.mesh"), "{message}");
+            apply(&cluster, json!({ "domains": ["other.mesh"] })).await?;
+            let message = mesh::says(&cluster, (OTHER, "weft"), "Ready", "CorefileTaken", seconds(30)).await?;
+            assert!(message.contains("set spec.dns.provider to None"), "{message}");
+
+            assert_eq!(dns::corefile(&cluster).await?, corefile);
+            assert_eq!(mesh::ports(&cluster).await?, ports);
+            let proxies = cluster.api::<DaemonSet>(OTHER).list(&ListParams::default()).await?;
+            assert!(proxies.items.is_empty(), "{:?}", proxies.items);
+            let meshconfig = mesh::meshconfigs_of(&cluster, OTHER).get("weft").await?;
+            assert_eq!(meshconfig.finalizers(), [""; 0]);
+            let status = mesh::status(&cluster).await?;
+            assert_eq!(mesh::condition(&status, "Ready"), Some("True"), "{status:#}");
+            no_fight(since).await?;
+            mesh::uninstall_from(OTHER).await?;
+            assert_eq!(dns::corefile(&cluster).await?, corefile, "its end is not the end of the first");
+            Ok(())
+        };
+        afterwards(second, workloads::remove_namespace(&cluster, OTHER)).await?;
+        load.stop_without_failures(100).await?;
+        stage.strike().await
+    });
+}
+
+/// Neither operator has written over what the other wrote.
+async fn no_fight(since: SystemTime) -> Result {
+    let Some(embedded) = Embedded::needed_for("that two operators do not fight") else { return Ok(()) };
+    let mut writes = embedded.writes_by(mesh::NAMESPACE, "weft-operator", since).await?;
+    writes.extend(embedded.writes_by(OTHER, "weft-operator", since).await?);
+    writes.retain(|write| write.is_of_object() && write.resource() == "meshconfigs/status");
+    // A first word, one for each change, and what was under way.
+    assert!(writes.len() <= 6, "{:#?}", writes.iter().map(|write| write.describe()).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[test]
+fn a_meshconfig_under_another_name_makes_the_same_mesh_again() {
+    cluster::test(|cluster| async move {
+        let (server, service) = (Server::new("whoami", 2), UserService::http("whoami", "whoami"));
+        let stage = Stage::new(&cluster, "e2e-rename", &[server], &[service]).await?;
+        stage.reaches("whoami", "whoami").await?;
+        let api = mesh::meshconfigs(&cluster);
+        // Both at a time, as `kubectl replace` or a GitOps tool would: the new one waits for the old one's end.
+        let mut renamed = mesh::meshconfig();
+        renamed["metadata"]["name"] = json!("renamed");
+        let rename = async {
+            mesh::apply_meshconfig(&cluster, &renamed).await?;
+            api.delete("weft", &DeleteParams::default()).await?;
+            mesh::says(&cluster, (mesh::NAMESPACE, "renamed"), "Ready", "Ready", seconds(120)).await?;
+            assert!(api.get_opt("weft").await?.is_none());
+            stage.reaches("whoami", "whoami").await?;
+            let shadow = mesh::shadow_of(&cluster, &stage.ns, "whoami").await?.ok_or("no shadow")?;
+            assert_eq!(shadow.owner_references().len(), 1);
+            assert_eq!(shadow.owner_references()[0].name, "renamed");
+            let ports = mesh::ports(&cluster).await?;
+            let distinct: std::collections::BTreeSet<_> = ports.values().collect();
+            assert_eq!(distinct.len(), ports.len(), "{ports:?}");
+            Ok(())
+        };
+        afterwards(rename, async {
+            mesh::apply_meshconfig(&cluster, &mesh::meshconfig()).await?;
+            if api.get_opt("renamed").await?.is_some() {
+                api.delete("renamed", &DeleteParams::default()).await?;
+            }
+            mesh::ready(&cluster, seconds(120)).await
+        })
+        .await?;
+        stage.reaches("whoami", "whoami").await?;
+        stage.strike().await
+    });
+}

@@ -1,0 +1,192 @@
+//! What can break: one thing at a time, for a while or for good.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams};
+
+use crate::Result;
+use crate::cluster::Cluster;
+use crate::daemons::CONTROL_PLANE;
+use crate::mesh;
+use crate::node::{Embedded, container_id};
+use crate::wait::{self, Seen, seconds};
+use crate::workloads::is_ready;
+
+/// How long an operator is frozen or cut off: longer than its term, so that another must take over.
+const LOST: Duration = seconds(13);
+/// How long a daemon is frozen.
+const FROZEN: Duration = seconds(5);
+
+/// Something that breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The leader's process is killed; the kubelet starts it again in the same pod.
+    LeaderKilled,
+    /// The leader's pod is deleted without grace: another replica takes over.
+    LeaderGone,
+    /// The leader's pod is deleted, and may give its Lease back.
+    LeaderReplaced,
+    /// The leader is frozen for longer than its term.
+    LeaderFrozen,
+    /// No packet reaches the leader for longer than its term.
+    LeaderCutOff,
+    /// All operators are deleted without grace.
+    OperatorsGone,
+    /// The API server is killed.
+    ApiServerKilled,
+    /// The API server is frozen for a while.
+    ApiServerFrozen,
+    /// etcd is killed.
+    EtcdKilled,
+    /// etcd is frozen for a while.
+    EtcdFrozen,
+    /// The process of a node's proxy is killed.
+    ProxyKilled,
+    /// The pod of a node's proxy is deleted, and may drain.
+    ProxyReplaced,
+    /// A `CoreDNS` pod is deleted without grace.
+    DnsPodGone,
+    /// A node's kubelet is killed.
+    KubeletKilled,
+    /// A node's kubelet is frozen for a while.
+    KubeletFrozen,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::LeaderKilled,
+        Self::LeaderGone,
+        Self::LeaderReplaced,
+        Self::LeaderFrozen,
+        Self::LeaderCutOff,
+        Self::OperatorsGone,
+        Self::ApiServerKilled,
+        Self::ApiServerFrozen,
+        Self::EtcdKilled,
+        Self::EtcdFrozen,
+        Self::ProxyKilled,
+        Self::ProxyReplaced,
+        Self::DnsPodGone,
+        Self::KubeletKilled,
+        Self::KubeletFrozen,
+    ];
+
+    /// Whether traffic through the mesh may suffer: whoever calls through a process that is killed is cut off.
+    pub fn may_disturb_traffic(self) -> bool {
+        self == Self::ProxyKilled
+    }
+
+    /// Lets it happen, to `node` where it is a node's; returns when what lasts a while is over.
+    pub async fn strike(self, cluster: &Cluster, embedded: &Embedded, node: &str) -> Result {
+        match self {
+            Self::LeaderKilled => {
+                let process = embedded.process_of(&leader(cluster).await?).await?;
+                embedded.signal(&process, "KILL").await
+            }
+            Self::LeaderGone => delete(cluster, &leader(cluster).await?, Some(0)).await,
+            Self::LeaderReplaced => delete(cluster, &leader(cluster).await?, None).await,
+            Self::LeaderFrozen => freeze_leader(cluster, embedded, passes(LOST)).await,
+            Self::LeaderCutOff => cut_off_leader(cluster, embedded, passes(LOST)).await,
+            Self::OperatorsGone => {
+                for pod in mesh::operators(cluster).await? {
+                    delete(cluster, &pod, Some(0)).await?;
+                }
+                Ok(())
+            }
+            Self::ApiServerKilled => embedded.kill_daemon(CONTROL_PLANE, "kube-apiserver").await,
+            Self::ApiServerFrozen => {
+                embedded.while_daemon_frozen(CONTROL_PLANE, "kube-apiserver", passes(FROZEN)).await
+            }
+            Self::EtcdKilled => embedded.kill_daemon(CONTROL_PLANE, "etcd").await,
+            Self::EtcdFrozen => embedded.while_daemon_frozen(CONTROL_PLANE, "etcd", passes(FROZEN)).await,
+            Self::ProxyKilled => kill_proxy(cluster, embedded, node).await,
+            Self::ProxyReplaced => delete(cluster, &mesh::proxy_on(cluster, node).await?, None).await,
+            Self::DnsPodGone => {
+                let of_dns = ListParams::default().labels("k8s-app=kube-dns");
+                let pods = cluster.api::<Pod>("kube-system").list(&of_dns).await?;
+                let pod = pods.iter().find(|pod| is_ready(pod)).ok_or("no DNS pod is ready")?;
+                delete(cluster, pod, Some(0)).await
+            }
+            Self::KubeletKilled => embedded.kill_daemon(node, "kubelet").await,
+            Self::KubeletFrozen => embedded.while_daemon_frozen(node, "kubelet", passes(FROZEN)).await,
+        }
+    }
+}
+
+/// The pod that leads. Asked for until somebody does.
+pub async fn leader(cluster: &Cluster) -> Result<Pod> {
+    wait::until("an operator leads", seconds(40), async || {
+        let holder = mesh::leader(cluster).await?;
+        let pod = mesh::operators(cluster).await?.into_iter().find(|pod| pod.name_any() == holder);
+        let there = pod.filter(|pod| container_id(pod).is_some());
+        Ok(match there {
+            Some(pod) => Seen::Done(pod),
+            None => Seen::NotYet(format!("{holder} holds the Lease and does not run")),
+        })
+    })
+    .await
+}
+
+/// Runs `body` while the leader is frozen.
+pub async fn freeze_leader(
+    cluster: &Cluster,
+    embedded: &Embedded,
+    body: impl Future<Output = Result>,
+) -> Result {
+    let process = embedded.process_of(&leader(cluster).await?).await?;
+    let frozen = async {
+        embedded.signal(&process, "STOP").await?;
+        body.await
+    };
+    crate::afterwards::afterwards(frozen, async {
+        // A liveness probe may have ended it meanwhile.
+        let _ = embedded.signal(&process, "CONT").await;
+        Ok(())
+    })
+    .await
+}
+
+/// Runs `body` while no packet from another machine reaches the leader; what it sends still arrives.
+pub async fn cut_off_leader(
+    cluster: &Cluster,
+    embedded: &Embedded,
+    body: impl Future<Output = Result>,
+) -> Result {
+    let pod = leader(cluster).await?;
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).ok_or("the leader has no node")?;
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).ok_or("it has no address")?;
+    embedded.while_dropping(&node, &[address], body).await
+}
+
+/// Kills the process of a node's proxy and waits until it runs again.
+pub async fn kill_proxy(cluster: &Cluster, embedded: &Embedded, node: &str) -> Result {
+    let pod = mesh::proxy_on(cluster, node).await?;
+    let (name, before) = (pod.name_any(), container_id(&pod));
+    embedded.signal(&embedded.process_of(&pod).await?, "KILL").await?;
+    let pods = cluster.api::<Pod>(mesh::NAMESPACE);
+    wait::until("the proxy runs again", seconds(60), async || {
+        let pod = pods.get(&name).await?;
+        let again = container_id(&pod).is_some_and(|id| Some(id) != before) && is_ready(&pod);
+        Ok(Seen::when(again, (), || crate::workloads::phase(&pod)))
+    })
+    .await
+}
+
+async fn delete(cluster: &Cluster, pod: &Pod, grace: Option<u32>) -> Result {
+    let params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
+    let namespace = pod.namespace().unwrap_or_default();
+    cluster.api::<Pod>(&namespace).delete(&pod.name_any(), &params).await?;
+    Ok(())
+}
+
+/// Returns when so much time has passed: what is broken has to be so for that long.
+pub async fn passes(time: Duration) -> Result {
+    let began = std::time::Instant::now();
+    wait::until("the time passes", time + seconds(5), async || {
+        Ok(Seen::when(began.elapsed() >= time, (), || format!("{:.1} s", began.elapsed().as_secs_f64())))
+    })
+    .await
+}
