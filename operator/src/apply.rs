@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,6 +36,13 @@ pub enum WriteError {
         /// What the encoder said.
         source: serde_json::Error,
     },
+}
+
+impl WriteError {
+    /// Whether somebody else wrote in between: looking again helps.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 409)
+    }
 }
 
 /// Writes, while this replica leads.
@@ -137,6 +144,19 @@ impl Writer {
         let patch = serde_json::json!({ "status": status });
         let written = self.api::<K>(namespace).patch_status(name, &params, &Patch::Merge(&patch)).await;
         written.map_err(|source| WriteError::Api { object, source })
+    }
+
+    /// Deletes the object, if it is still the one that was read as `version`.
+    pub async fn delete_as_read<K>(&self, namespace: &str, name: &str, version: Option<String>) -> Result<(), WriteError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let object = format!("{} {namespace}/{name}", K::kind(&()));
+        self.may(&object)?;
+        let preconditions = Some(Preconditions { resource_version: version, uid: None });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
+        let deleted = self.api::<K>(namespace).delete(name, &params).await;
+        deleted.map(|_| ()).map_err(|source| WriteError::Api { object, source })
     }
 
     /// Deletes the object, if it is there.

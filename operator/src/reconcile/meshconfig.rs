@@ -26,6 +26,7 @@ use super::{daemonset, dns, proxies, status};
 use crate::annotations::Settings;
 use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
+use crate::dns::facts;
 use crate::index::changes::About;
 
 /// Keeps a MeshConfig until what lies outside of its namespace's garbage collection is gone.
@@ -36,6 +37,8 @@ const DNS_LEAVES: Duration = Duration::from_secs(45);
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// How often everything is looked at although nothing seemed to happen; nothing is written then.
 const AT_REST: Duration = Duration::from_secs(20);
+/// The same while something waits for a person who may come at any time.
+const WATCHFUL: Duration = Duration::from_secs(5);
 /// The same while something is on its way.
 const UNDER_WAY: Duration = Duration::from_millis(500);
 /// Longest wait before what failed is tried again; the waits are doubled from a second on.
@@ -60,6 +63,7 @@ struct Reconciler {
     shadows: Shadows,
     findings: Findings,
     recorder: Recorder,
+    dns: dns::Keeper,
     /// Reconciliations that failed, one after the other.
     failures: Arc<AtomicU32>,
     /// Which MeshConfig, by its uid, this leader is removing, and since when by its own clock. The time in the object is
@@ -89,9 +93,9 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
     let mut controller = Controller::new(Api::<MeshConfig>::all(client.clone()), watcher::Config::default())
         .owns(Api::<DaemonSet>::namespaced(client.clone(), &namespace), in_ours)
         .reconcile_all_on(changes);
-    if let Some((namespace, config_map)) = dns_config_map(&ctx) {
-        controller =
-            controller.watches(Api::<ConfigMap>::namespaced(client, &namespace), config_map, to_active);
+    for (namespace, config_map) in dns_config_maps(&ctx) {
+        let api = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+        controller = controller.watches(api, config_map, to_active.clone());
     }
     controller
         .run(
@@ -102,6 +106,7 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
                 shadows,
                 findings,
                 recorder,
+                dns: dns::Keeper::default(),
                 failures: Arc::default(),
                 removal: Arc::default(),
             }),
@@ -110,13 +115,16 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
         .await;
 }
 
-/// CoreDNS's `ConfigMap`, as the active MeshConfig names it now; by default the usual one. Another name takes effect as a watch
-/// with the next leader; until then the look at rest serves.
-fn dns_config_map(ctx: &Context) -> Option<(String, watcher::Config)> {
+/// The `ConfigMaps` with our lines in them, as the active MeshConfig names them now; by default the usual ones. Other names take
+/// effect as watches with the next leader; until then the look at rest serves.
+fn dns_config_maps(ctx: &Context) -> Vec<(String, watcher::Config)> {
     let mesh = ctx.index.mesh();
     let dns = mesh.borrow().as_ref().map(|mesh| mesh.spec.dns.clone()).unwrap_or_default();
-    let named = watcher::Config::default().fields(&format!("metadata.name={}", dns.config_map));
-    (dns.provider == DnsProvider::CoreDNS).then_some((dns.namespace, named))
+    if dns.provider == DnsProvider::None {
+        return Vec::new();
+    }
+    let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+    facts::config_maps(&dns).into_iter().map(|name| (dns.namespace.clone(), named(name))).collect()
 }
 
 // The signature is the controller's.
@@ -180,7 +188,7 @@ impl Reconciler {
             self.set_finalizers(mesh, &finalizers).await?;
         }
         let daemonset = self.keep_proxies(mesh).await.map_err(|error| error.to_string());
-        let dns = dns::keep(&self.ctx, mesh).await.map_err(|error| error.to_string());
+        let dns = self.dns.keep(&self.ctx, mesh).await;
         let digest = self.ctx.publisher.digest();
         let told = self.ask_proxies(&digest).await;
         let counts = self.shadows.counts();
@@ -200,12 +208,19 @@ impl Reconciler {
         let status = status::of(&observed, &before, &Time(Timestamp::now()));
         let settled = status.conditions.iter().all(|c| (c.status == "True") == (c.type_ != status::DEGRADED));
         self.write_status(mesh, &status).await?;
-        if let Some(error) = daemonset.err().or_else(|| dns.err()) {
+        let failure = daemonset.err().or_else(|| dns.state.failure().map(ToOwned::to_owned));
+        if let Some(error) = failure {
             tracing::warn!(name = mesh.name_any(), error, "MeshConfig");
             return Ok(Action::requeue(self.failed()));
         }
         self.failures.store(0, Ordering::Relaxed);
-        Ok(Action::requeue(if settled { AT_REST } else { UNDER_WAY }))
+        Ok(Action::requeue(if settled {
+            AT_REST
+        } else if dns.state.waits_for_a_person() {
+            WATCHFUL
+        } else {
+            UNDER_WAY
+        }))
     }
 
     async fn keep_proxies(&self, mesh: &MeshConfig) -> Result<DaemonSet, ReconcileError> {
@@ -231,7 +246,7 @@ impl Reconciler {
     /// DNS first, so that nobody is sent to what is about to go; then the shadows. The rest goes by ownerReference.
     async fn remove(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
         let since = self.removing_for(mesh);
-        match dns::remove(&self.ctx, mesh).await {
+        match self.dns.remove(&self.ctx, mesh).await {
             Ok(true) => {}
             Ok(false) if since < DNS_LEAVES => return Ok(Action::requeue(UNDER_WAY)),
             Ok(false) => {
@@ -243,7 +258,7 @@ impl Reconciler {
             }
             Err(error) => {
                 let note = format!(
-                    "{error}. Remove the block between the weft.mesh marks from the Corefile by hand"
+                    "{error}. Remove Weft's lines from the cluster's DNS by hand: what is between weft.mesh marks in a Corefile, a key that begins with weft.mesh in coredns-custom, the mesh domains in kube-dns's stubDomains"
                 );
                 self.event(mesh, EventType::Warning, "DNSNotRemoved", note).await;
             }
