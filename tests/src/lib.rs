@@ -12,6 +12,7 @@
 //! - [`mesh`]: installing Weft and looking at what it made.
 //! - [`smi`]: objects of the Service Mesh Interface, and what became of them.
 //! - [`metrics`]: what the proxies count; [`access_log`]: what they write of each request.
+//! - [`dns`]: the cluster's DNS, and DNS servers of a test's own.
 //! - [`debug`]: what an operator says when it is asked.
 //! - [`stream`]: the config stream as a stranger would call it; [`forgery`]: headers with which one poses as another.
 //! - [`rights`]: what a `ServiceAccount` may do.
@@ -31,6 +32,7 @@ pub mod certificates;
 pub mod clients;
 pub mod cluster;
 pub mod debug;
+pub mod dns;
 pub mod exec;
 pub mod forgery;
 pub mod mesh;

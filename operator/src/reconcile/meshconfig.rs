@@ -38,7 +38,7 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 /// How often everything is looked at although nothing seemed to happen; nothing is written then.
 const AT_REST: Duration = Duration::from_secs(20);
 /// The same while something waits for a person who may come at any time.
-const WATCHFUL: Duration = Duration::from_secs(5);
+const WATCHFUL: Duration = Duration::from_secs(2);
 /// The same while something is on its way.
 const UNDER_WAY: Duration = Duration::from_millis(500);
 /// Longest wait before what failed is tried again; the waits are doubled from a second on.
