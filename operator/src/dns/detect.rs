@@ -278,13 +278,13 @@ fn cluster_domain(facts: &Facts, config_map: &str, rest: &Corefile<'_>) -> Resul
 /// Whether the Corefile imports servers from a directory in which the pods see [`CUSTOM`]. Where the pods cannot be asked that
 /// `ConfigMap` must be there.
 fn imports_custom(facts: &Facts, workload: Option<&Workload>, config_map: &str, rest: &Corefile<'_>) -> bool {
-    let directories = rest.imports.iter().filter_map(|glob| glob.strip_suffix(SERVERS)?.strip_suffix('/'));
+    let mut directories = rest.imports.iter().filter_map(|glob| glob.strip_suffix(SERVERS)?.strip_suffix('/'));
     let Some(workload) = workload else {
-        return directories.count() > 0 && facts.config_maps.contains_key(CUSTOM);
+        return directories.next().is_some() && facts.config_maps.contains_key(CUSTOM);
     };
     let base = workload.mounts.iter().find(|mount| mount.config_map == config_map);
     let base = base.map_or(COREFILE_DIR, |mount| mount.path.as_str());
-    directories.into_iter().any(|directory| {
+    directories.any(|directory| {
         let path = if directory.starts_with('/') { directory.to_owned() } else { format!("{base}/{directory}") };
         workload.mounts.iter().any(|mount| mount.config_map == CUSTOM && mount.whole && mount.path == path)
     })
@@ -292,10 +292,9 @@ fn imports_custom(facts: &Facts, workload: Option<&Workload>, config_map: &str, 
 
 /// A NodeLocal DNSCache is there when it has a Corefile and its DaemonSet has not gone.
 fn cache(facts: &Facts, server: &Server) -> Result<Option<Cache>, DetectError> {
-    let there = NODE_CACHES.into_iter().filter(|name| !facts.no_cache.contains(*name));
-    let Some((name, text)) = there.filter_map(|name| Some((name, data(facts, name, COREFILE)?))).next() else {
-        return Ok(None);
-    };
+    let mut there = NODE_CACHES.into_iter().filter(|name| !facts.no_cache.contains(*name));
+    let found = there.find_map(|name| Some((name, data(facts, name, COREFILE)?)));
+    let Some((name, text)) = found else { return Ok(None) };
     let mounts = facts.workloads.get(name).map(|workload| workload.mounts.as_slice()).unwrap_or_default();
     if matches!(server, Server::KubeDns { .. }) && mounts.iter().any(|mount| mount.config_map == KUBE_DNS) {
         return Ok(Some(Cache::ReadsStubs));

@@ -123,7 +123,7 @@ mod tests {
         let (mut fight, mut now) = (Fight::default(), Instant::now());
         for _ in 0..50 {
             fight.wrote(Some(OURS.into()), now);
-            now += WINDOW / 4;
+            now += WINDOW / 3;
             assert!(!fight.found(Some("edited"), now), "never five within the window");
             assert!(fight.may_write(now));
         }

@@ -145,7 +145,7 @@ mod tests {
         ] {
             assert_eq!(ours(name, &data, MESH, resolver), None, "{name}");
             let with = apply(&data, edit(name, &data, Some(&part), MESH, resolver).unwrap());
-            assert_eq!(with.iter().filter(|(key, value)| data.get(*key) != Some(value)).count(), 1, "{with:?}");
+            assert_eq!(with.iter().filter(|(key, value)| data.get(*key) != Some(*value)).count(), 1, "{with:?}");
             assert!(ours(name, &with, MESH, resolver).is_some(), "{with:?}");
             assert_eq!(edit(name, &with, Some(&part), MESH, resolver).unwrap(), Edit::new(), "at rest");
             let without = apply(&with, edit(name, &with, None, MESH, resolver).unwrap());

@@ -30,7 +30,7 @@ impl<'a> Corefile<'a> {
         for words in text.lines().map(words) {
             let importing = depth == 0 && keys.is_empty() && words.first() == Some(&"import");
             if let (true, [_, what]) = (importing, words.as_slice()) {
-                corefile.imports.push(what);
+                corefile.imports.push(*what);
                 continue;
             }
             // Whether the next word is a plugin's name: it begins a line or a block.

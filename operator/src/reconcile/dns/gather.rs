@@ -40,7 +40,8 @@ pub(super) async fn gather(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory
         ..Facts::default()
     };
     let maps = config_maps(ctx, &mut facts, memory).await?;
-    let caches = NODE_CACHES.into_iter().filter(|name| maps.contains_key(*name)).map(ToOwned::to_owned).collect();
+    let caches: BTreeSet<String> =
+        NODE_CACHES.into_iter().filter(|name| maps.contains_key(*name)).map(ToOwned::to_owned).collect();
     let known = memory.pods(&facts.behind, &caches).cloned();
     let pods = match known {
         Some(pods) => pods,
