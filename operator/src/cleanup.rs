@@ -16,7 +16,7 @@ pub enum CleanupError {
     Api(String, kube::Error),
     /// The operator did not finish.
     #[error(
-        "MeshConfig {0} is still there: is the operator running? `kubectl -n {1} describe meshconfig` says what it waits for; to give up, remove its finalizer and, by hand, the block between the weft.mesh marks in CoreDNS's ConfigMap"
+        "MeshConfig {0} is still there: is the operator running? `kubectl -n {1} describe meshconfig` says what it waits for; to give up, remove its finalizer and, by hand, Weft's lines from the cluster's DNS (between weft.mesh marks in a Corefile, or as docs/dns.md tells)"
     )]
     Left(String, String),
 }
