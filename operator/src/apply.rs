@@ -147,7 +147,12 @@ impl Writer {
     }
 
     /// Deletes the object, if it is still the one that was read as `version`.
-    pub async fn delete_as_read<K>(&self, namespace: &str, name: &str, version: Option<String>) -> Result<(), WriteError>
+    pub async fn delete_as_read<K>(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: Option<String>,
+    ) -> Result<(), WriteError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {

@@ -15,8 +15,28 @@ const OVERLAPS: &str = "d == self.clusterDomain || d.endsWith('.' + self.cluster
 /// Names without a dot that everybody uses: a mesh domain of such a name would hide a part of the Internet, of a local network
 /// or of Kubernetes' own short names. Those of two letters are countries' and need no list.
 const EVERYBODYS: [&str; 22] = [
-    "app", "arpa", "biz", "cloud", "com", "dev", "edu", "gov", "info", "int", "internal", "invalid", "local",
-    "localdomain", "localhost", "mil", "net", "onion", "org", "pod", "svc", "xyz",
+    "app",
+    "arpa",
+    "biz",
+    "cloud",
+    "com",
+    "dev",
+    "edu",
+    "gov",
+    "info",
+    "int",
+    "internal",
+    "invalid",
+    "local",
+    "localdomain",
+    "localhost",
+    "mil",
+    "net",
+    "onion",
+    "org",
+    "pod",
+    "svc",
+    "xyz",
 ];
 
 /// Names of addresses, asked for by whoever wants to know who called.

@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn the_pods_own_server_is_the_first_that_is_named() {
-        let text = "search a.svc.cluster.local\nnameserver 169.254.20.10\nnameserver 10.96.0.10\noptions ndots:5\n";
+        let text =
+            "search a.svc.cluster.local\nnameserver 169.254.20.10\nnameserver 10.96.0.10\noptions ndots:5\n";
         assert_eq!(first_nameserver(text), Some("169.254.20.10:53".parse().unwrap()));
         assert_eq!(first_nameserver("options ndots:5\n"), None);
     }

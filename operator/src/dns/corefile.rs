@@ -18,9 +18,7 @@ const GLUED: &str = " (and the line feed before)";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CorefileError {
     /// One of the marks is missing or they are in disorder; where the block ends is a guess we do not make.
-    #[error(
-        "the marks around Weft's block are damaged; remove the lines from {BEGIN:?} to {END:?} by hand"
-    )]
+    #[error("the marks around Weft's block are damaged; remove the lines from {BEGIN:?} to {END:?} by hand")]
     Marks,
 }
 
@@ -175,7 +173,9 @@ mod tests {
 
     #[test]
     fn a_block_of_an_older_version_is_replaced_where_it_leads_to_us() {
-        let text = |namespace: &str| format!("weft.mesh:53 {{\n    rewrite name x x.{namespace}.svc.cluster.local\n}}\n");
+        let text = |namespace: &str| {
+            format!("weft.mesh:53 {{\n    rewrite name x x.{namespace}.svc.cluster.local\n}}\n")
+        };
         for glued in ["", GLUED] {
             let old = |namespace: &str| {
                 let end = if glued.is_empty() { "\n" } else { "" };
@@ -207,7 +207,11 @@ mod tests {
             for (first, second) in [(a, b), (b, a)] {
                 let one = edit(&both, first, None).unwrap();
                 assert!(inner(&one, first).is_none() && inner(&one, second).is_some(), "{one}");
-                assert_eq!(edit(&one, second, Some(inner(&one, second).unwrap())).unwrap(), one, "no write for it");
+                assert_eq!(
+                    edit(&one, second, Some(inner(&one, second).unwrap())).unwrap(),
+                    one,
+                    "no write for it"
+                );
                 assert_eq!(edit(&one, second, None).unwrap(), original, "byte for byte, in either order");
             }
         }

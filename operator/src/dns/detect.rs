@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use weft_crds::meshconfig::{DnsFound, DnsProvider};
 
 use super::corefile::{self, CorefileError};
-use super::facts::{self, CUSTOM, Facts, KUBE_DNS, NODE_CACHES, OPENSHIFT_NAMESPACE, OPENSHIFT_SERVICE, Workload};
+use super::facts::{
+    self, CUSTOM, Facts, KUBE_DNS, NODE_CACHES, OPENSHIFT_NAMESPACE, OPENSHIFT_SERVICE, Workload,
+};
 use super::syntax::Corefile;
 use super::version::{self, Version};
 use super::{places, stubs};
@@ -101,7 +103,9 @@ pub enum DetectError {
     )]
     Forbidden(String, String),
     /// Its `rewrite` and `forward` lack what we need.
-    #[error("CoreDNS {0} is too old: 1.3 is the first that can do it; upgrade it, or set spec.dns.provider to None")]
+    #[error(
+        "CoreDNS {0} is too old: 1.3 is the first that can do it; upgrade it, or set spec.dns.provider to None"
+    )]
     TooOld(Version),
     /// CoreDNS would refuse the whole Corefile.
     #[error(
@@ -141,7 +145,8 @@ pub fn detect(facts: &Facts) -> Result<Found, DetectError> {
     if namespace == facts.mesh {
         return Err(DetectError::Ourselves(namespace.to_owned()));
     }
-    let service = facts::services(&facts.asked).into_iter().find_map(|name| Some((name, *facts.services.get(name)?)));
+    let service =
+        facts::services(&facts.asked).into_iter().find_map(|name| Some((name, *facts.services.get(name)?)));
     let Some((service, address)) = service else { return openshift(facts) };
     if namespace == OPENSHIFT_NAMESPACE {
         return openshift(facts);
@@ -196,7 +201,9 @@ fn kind(facts: &Facts, workload: Option<&Workload>) -> Kind {
         Kind::CoreDns
     } else if runs("kube-dns") || runs("kubedns") {
         Kind::KubeDns
-    } else if named("coredns") || facts::corefiles(&facts.asked).into_iter().any(|name| data(facts, name, COREFILE).is_some()) {
+    } else if named("coredns")
+        || facts::corefiles(&facts.asked).into_iter().any(|name| data(facts, name, COREFILE).is_some())
+    {
         Kind::CoreDns
     } else if named("kube-dns") || facts.config_maps.contains_key(KUBE_DNS) {
         Kind::KubeDns
@@ -235,9 +242,13 @@ fn core_dns(facts: &Facts, workload: Option<&Workload>) -> Result<Server, Detect
 }
 
 /// The `ConfigMap` that the pods see, if it can be told; else the first of those that are known.
-fn corefile_of<'a>(facts: &'a Facts, workload: Option<&'a Workload>) -> Result<(&'a str, &'a str), DetectError> {
+fn corefile_of<'a>(
+    facts: &'a Facts,
+    workload: Option<&'a Workload>,
+) -> Result<(&'a str, &'a str), DetectError> {
     let asked = &facts.asked;
-    let mounted = workload.into_iter().flat_map(|workload| &workload.mounts).map(|mount| mount.config_map.as_str());
+    let mounted =
+        workload.into_iter().flat_map(|workload| &workload.mounts).map(|mount| mount.config_map.as_str());
     let known = facts::corefiles(asked);
     let mut names = mounted.filter(|name| known.contains(name)).chain(known.iter().copied());
     if let Some(found) = names.clone().find_map(|name| Some((name, data(facts, name, COREFILE)?))) {
@@ -278,14 +289,16 @@ fn cluster_domain(facts: &Facts, config_map: &str, rest: &Corefile<'_>) -> Resul
 /// Whether the Corefile imports servers from a directory in which the pods see [`CUSTOM`]. Where the pods cannot be asked that
 /// `ConfigMap` must be there.
 fn imports_custom(facts: &Facts, workload: Option<&Workload>, config_map: &str, rest: &Corefile<'_>) -> bool {
-    let mut directories = rest.imports.iter().filter_map(|glob| glob.strip_suffix(SERVERS)?.strip_suffix('/'));
+    let mut directories =
+        rest.imports.iter().filter_map(|glob| glob.strip_suffix(SERVERS)?.strip_suffix('/'));
     let Some(workload) = workload else {
         return directories.next().is_some() && facts.config_maps.contains_key(CUSTOM);
     };
     let base = workload.mounts.iter().find(|mount| mount.config_map == config_map);
     let base = base.map_or(COREFILE_DIR, |mount| mount.path.as_str());
     directories.any(|directory| {
-        let path = if directory.starts_with('/') { directory.to_owned() } else { format!("{base}/{directory}") };
+        let path =
+            if directory.starts_with('/') { directory.to_owned() } else { format!("{base}/{directory}") };
         workload.mounts.iter().any(|mount| mount.config_map == CUSTOM && mount.whole && mount.path == path)
     })
 }
@@ -305,8 +318,11 @@ fn cache(facts: &Facts, server: &Server) -> Result<Option<Cache>, DetectError> {
     let rest = Corefile::read(&rest);
     not_taken(facts, name, &rest)?;
     // It serves stub domains with server blocks that it writes itself.
-    let stubs = data(facts, KUBE_DNS, STUB_DOMAINS).filter(|_| mounts.iter().any(|mount| mount.config_map == KUBE_DNS));
-    if let Some(domain) = facts.domains.iter().find(|domain| stubs.is_some_and(|text| stubs::has(text, domain))) {
+    let stubs = data(facts, KUBE_DNS, STUB_DOMAINS)
+        .filter(|_| mounts.iter().any(|mount| mount.config_map == KUBE_DNS));
+    if let Some(domain) =
+        facts.domains.iter().find(|domain| stubs.is_some_and(|text| stubs::has(text, domain)))
+    {
         return Err(DetectError::Taken(namespace.clone(), KUBE_DNS.to_owned(), domain.clone()));
     }
     if super::block::of_node_cache(&rest, &facts.domains, &facts.cluster_domain).is_none() {

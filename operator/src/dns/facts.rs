@@ -123,7 +123,9 @@ impl Workload {
 
     /// The image whose name, without registry and tag, has `part` in it.
     pub fn image(&self, part: &str) -> Option<&str> {
-        let name = |image: &str| image.split('@').next().and_then(|i| i.rsplit('/').next()).is_some_and(|n| n.contains(part));
+        let name = |image: &str| {
+            image.split('@').next().and_then(|i| i.rsplit('/').next()).is_some_and(|n| n.contains(part))
+        };
         self.images.iter().map(String::as_str).find(|image| name(image))
     }
 }
@@ -162,7 +164,11 @@ mod tests {
         let seen: Vec<_> = workload.mounts.iter().map(|m| (&*m.config_map, &*m.path, m.whole)).collect();
         assert_eq!(
             seen,
-            [("coredns", "/etc/coredns", false), (CUSTOM, "/etc/coredns/custom", true), (CUSTOM, "/one", false)]
+            [
+                ("coredns", "/etc/coredns", false),
+                (CUSTOM, "/etc/coredns/custom", true),
+                (CUSTOM, "/one", false)
+            ]
         );
         assert_eq!(workload.image("coredns"), Some("rancher/mirrored-coredns-coredns:1.12.3"));
         assert_eq!(workload.image("rancher"), None, "that is the registry's");

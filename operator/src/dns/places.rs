@@ -105,7 +105,12 @@ pub fn edit(
 }
 
 /// What there is of ours in a `ConfigMap`, for comparison with what it was.
-pub fn ours(name: &str, data: &BTreeMap<String, String>, mesh: &str, resolver: Option<IpAddr>) -> Option<String> {
+pub fn ours(
+    name: &str,
+    data: &BTreeMap<String, String>,
+    mesh: &str,
+    resolver: Option<IpAddr>,
+) -> Option<String> {
     let block = data.get(COREFILE).and_then(|text| corefile::inner(text, mesh)).map(ToOwned::to_owned);
     let key = || data.get(&custom_key(mesh)).cloned();
     let stubs = || stubs::inner(data.get(STUB_DOMAINS).filter(|_| name == KUBE_DNS)?, resolver?);
@@ -145,7 +150,11 @@ mod tests {
         ] {
             assert_eq!(ours(name, &data, MESH, resolver), None, "{name}");
             let with = apply(&data, edit(name, &data, Some(&part), MESH, resolver).unwrap());
-            assert_eq!(with.iter().filter(|(key, value)| data.get(*key) != Some(*value)).count(), 1, "{with:?}");
+            assert_eq!(
+                with.iter().filter(|(key, value)| data.get(*key) != Some(*value)).count(),
+                1,
+                "{with:?}"
+            );
             assert!(ours(name, &with, MESH, resolver).is_some(), "{with:?}");
             assert_eq!(edit(name, &with, Some(&part), MESH, resolver).unwrap(), Edit::new(), "at rest");
             let without = apply(&with, edit(name, &with, None, MESH, resolver).unwrap());
@@ -156,7 +165,8 @@ mod tests {
     #[test]
     fn a_part_of_another_kind_takes_the_others_place() {
         let data = map(&[(COREFILE, ".:53 {\n}\n"), (&custom_key(MESH), "old {\n}\n")]);
-        let edit = edit("coredns", &data, Some(&Part::Block("weft.mesh:53 {\n}\n".into())), MESH, None).unwrap();
+        let edit =
+            edit("coredns", &data, Some(&Part::Block("weft.mesh:53 {\n}\n".into())), MESH, None).unwrap();
         assert_eq!(edit[&custom_key(MESH)], None);
         assert!(edit[COREFILE].as_ref().unwrap().contains("weft.mesh:53"));
     }

@@ -71,11 +71,12 @@ pub fn answer(question: &Message, names: &impl Names) -> Message {
     let mut answer = Message::response(question.id, question.op_code);
     answer.metadata.recursion_desired = question.recursion_desired;
     answer.add_queries(question.queries.iter().cloned());
-    answer.metadata.response_code = match (question.message_type, question.op_code, question.queries.as_slice()) {
-        (MessageType::Query, OpCode::Query, [query]) => fill(&mut answer, query, names),
-        (MessageType::Query, OpCode::Query, _) => ResponseCode::FormErr,
-        _ => ResponseCode::NotImp,
-    };
+    answer.metadata.response_code =
+        match (question.message_type, question.op_code, question.queries.as_slice()) {
+            (MessageType::Query, OpCode::Query, [query]) => fill(&mut answer, query, names),
+            (MessageType::Query, OpCode::Query, _) => ResponseCode::FormErr,
+            _ => ResponseCode::NotImp,
+        };
     if let Some(edns) = &question.edns {
         let mut ours = Edns::new();
         ours.set_max_payload(LONGEST_DATAGRAM);

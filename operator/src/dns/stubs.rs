@@ -36,7 +36,8 @@ pub fn edit(text: Option<&str>, domains: &[String], resolver: IpAddr) -> Result<
             None => now = with(&now, &format!("\"{domain}\": [\"{resolver}\"]")),
         }
     }
-    let gone: Vec<_> = object(&now)?.into_iter().filter(|(_, to)| *to == ours).map(|(domain, _)| domain).collect();
+    let gone: Vec<_> =
+        object(&now)?.into_iter().filter(|(_, to)| *to == ours).map(|(domain, _)| domain).collect();
     for domain in gone.iter().filter(|domain| !domains.contains(domain)) {
         now = without(&now, domain);
     }
@@ -155,7 +156,8 @@ mod tests {
         edit(Some(text), &[], resolver()).unwrap()
     }
 
-    const GKE: &str = "{\"corp.example\": [\"192.0.2.53\", \"192.0.2.54\"],\n \"lab.example\":[\"192.0.2.55:5353\"]}\n";
+    const GKE: &str =
+        "{\"corp.example\": [\"192.0.2.53\", \"192.0.2.54\"],\n \"lab.example\":[\"192.0.2.55:5353\"]}\n";
 
     #[test]
     fn entries_come_and_go_and_the_rest_stays_byte_for_byte() {
@@ -184,7 +186,8 @@ mod tests {
     #[test]
     fn two_meshes_have_entries_of_their_own() {
         let other: IpAddr = [10, 96, 0, 88].into();
-        let both = edit(Some(&add(None, &["weft.mesh"])), &domains(&["second.mesh"]), other).unwrap().unwrap();
+        let both =
+            edit(Some(&add(None, &["weft.mesh"])), &domains(&["second.mesh"]), other).unwrap().unwrap();
         assert_eq!(add(Some(&both), &["weft.mesh"]), both);
         let one = remove(&both).unwrap();
         assert_eq!((has(&one, "weft.mesh"), has(&one, "second.mesh")), (false, true));
@@ -207,7 +210,8 @@ mod tests {
     /// JSON objects as people write them, with white space everywhere.
     fn objects() -> impl Strategy<Value = String> {
         let space = "[ \n\t]{0,2}";
-        let value = prop::collection::vec("\"[a-z{}\\[\\],:]{0,6}\"", 0..3).prop_map(|v| format!("[{}]", v.join(" ,")));
+        let value = prop::collection::vec("\"[a-z{}\\[\\],:]{0,6}\"", 0..3)
+            .prop_map(|v| format!("[{}]", v.join(" ,")));
         let members = prop::collection::btree_map("[a-z.]{1,8}", (value, space, space, space), 0..4);
         (members, space).prop_map(|(members, end)| {
             let members = members.iter().map(|(k, (v, a, b, c))| format!("{a}\"{k}\"{b}:{c}{v}{a}"));

@@ -88,11 +88,12 @@ impl<'a> Corefile<'a> {
         let length = |server: &Server<'_>| server.keys.iter().filter_map(|key| within(key)).max();
         let found = self.servers.iter().filter_map(|server| Some((length(server)?, server)));
         // The first of several that are alike.
-        found.fold(None, |best: Option<(usize, &Server<'a>)>, new| match best {
-            Some(best) if best.0 >= new.0 => Some(best),
-            _ => Some(new),
-        })
-        .map(|(_, server)| server)
+        found
+            .fold(None, |best: Option<(usize, &Server<'a>)>, new| match best {
+                Some(best) if best.0 >= new.0 => Some(best),
+                _ => Some(new),
+            })
+            .map(|(_, server)| server)
     }
 
     /// The zones that its `kubernetes` plugins serve, those of addresses left out.
@@ -100,7 +101,8 @@ impl<'a> Corefile<'a> {
         let mut domains = Vec::new();
         for server in &self.servers {
             let Some(arguments) = server.plugin("kubernetes") else { continue };
-            let of_the_block: Vec<_> = if arguments.is_empty() { server.keys.clone() } else { arguments.to_vec() };
+            let of_the_block: Vec<_> =
+                if arguments.is_empty() { server.keys.clone() } else { arguments.to_vec() };
             let zones = of_the_block.iter().filter_map(|key| zone_of(key));
             domains.extend(zones.filter(|zone| !zone.ends_with(".arpa") && !zone.contains('/')));
         }
@@ -192,7 +194,10 @@ mod tests {
         assert!(corefile.has("reload") && !corefile.has("force_tcp") && !corefile.has("snippet"));
         assert_eq!(corefile.port(), 1053);
         assert_eq!(corefile.cluster_domains(), ["corp.local"]);
-        assert_eq!(corefile.servers[0].plugins, [vec!["forward", ".", "192.0.2.53"], vec!["log", "a {", "b"]]);
+        assert_eq!(
+            corefile.servers[0].plugins,
+            [vec!["forward", ".", "192.0.2.53"], vec!["log", "a {", "b"]]
+        );
         let of = |zone| corefile.server_of(zone).and_then(|server| server.plugin("bind"));
         assert_eq!(of("svc.cluster.local"), Some(["10.0.0.1", "fd00::1"].as_slice()));
         assert_eq!(of("a.corp.example"), None, "the longest zone answers");
@@ -222,7 +227,8 @@ mod tests {
 
     #[test]
     fn a_block_in_one_line_is_a_block() {
-        let corefile = Corefile::read("a.test { whoami }\nb.test:54 { forward . 192.0.2.1 { force_tcp } }\nimport x\n");
+        let corefile =
+            Corefile::read("a.test { whoami }\nb.test:54 { forward . 192.0.2.1 { force_tcp } }\nimport x\n");
         assert!(corefile.serves("a.test") && corefile.serves("b.test") && corefile.has("whoami"));
         assert_eq!(corefile.imports, ["x"]);
     }

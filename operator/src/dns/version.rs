@@ -59,7 +59,9 @@ mod tests {
         ] {
             assert_eq!(Version::of_image(image).map(|v| v.to_string()).as_deref(), Some(version), "{image}");
         }
-        for image in ["localhost/coredns:local", "coredns", "registry:5000/coredns", "coredns@sha256:0123", "", ":"] {
+        for image in
+            ["localhost/coredns:local", "coredns", "registry:5000/coredns", "coredns@sha256:0123", "", ":"]
+        {
             assert_eq!(Version::of_image(image), None, "{image}");
         }
     }

@@ -357,11 +357,21 @@ mod tests {
             ),
             (
                 "dns fought over",
-                summary(&daemonset(2, 2, 2), &standing(DnsState::Conflict("argocd undoes it".into())), &in_sync, &none),
+                summary(
+                    &daemonset(2, 2, 2),
+                    &standing(DnsState::Conflict("argocd undoes it".into())),
+                    &in_sync,
+                    &none,
+                ),
             ),
             (
                 "dns not taken up",
-                summary(&daemonset(2, 2, 2), &standing(DnsState::Behind("DNS pod 1 waits".into())), &in_sync, &none),
+                summary(
+                    &daemonset(2, 2, 2),
+                    &standing(DnsState::Behind("DNS pod 1 waits".into())),
+                    &in_sync,
+                    &none,
+                ),
             ),
             (
                 "dns by hand",

@@ -176,7 +176,8 @@ mod tests {
             index.listed(kind);
         }
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (datagrams, connections) = (UdpSocket::bind(any).await.unwrap(), TcpListener::bind(any).await.unwrap());
+        let (datagrams, connections) =
+            (UdpSocket::bind(any).await.unwrap(), TcpListener::bind(any).await.unwrap());
         let (udp, tcp) = (datagrams.local_addr().unwrap(), connections.local_addr().unwrap());
         let served = tokio::spawn(serve(index, (datagrams, connections)));
 
@@ -195,7 +196,9 @@ mod tests {
 
         // Two questions on one connection.
         let mut client = TcpStream::connect(tcp).await.unwrap();
-        for (name, code) in [("cart.shop.weft.mesh.", ResponseCode::NoError), ("no.shop.weft.mesh.", ResponseCode::NXDomain)] {
+        for (name, code) in
+            [("cart.shop.weft.mesh.", ResponseCode::NoError), ("no.shop.weft.mesh.", ResponseCode::NXDomain)]
+        {
             let question = question(name);
             client.write_u16(u16::try_from(question.len()).unwrap()).await.unwrap();
             client.write_all(&question).await.unwrap();
@@ -213,7 +216,8 @@ mod tests {
     #[tokio::test]
     async fn more_connections_than_there_is_room_for_are_closed_and_the_rest_goes_on() {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (datagrams, connections) = (UdpSocket::bind(any).await.unwrap(), TcpListener::bind(any).await.unwrap());
+        let (datagrams, connections) =
+            (UdpSocket::bind(any).await.unwrap(), TcpListener::bind(any).await.unwrap());
         let tcp = connections.local_addr().unwrap();
         let served = tokio::spawn(serve(index(), (datagrams, connections)));
         let ask = async |client: &mut TcpStream| -> io::Result<u16> {

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::api::ApiServer;
 use super::{
-    COREDNS, COREFILE, CART, MESH, OURS, cluster, condition, corefile, mesh, operator, reason, service, standing_mesh,
-    two_more_looks, until,
+    CART, COREDNS, COREFILE, MESH, OURS, cluster, condition, corefile, mesh, operator, reason, service,
+    standing_mesh, two_more_looks, until,
 };
 
 const CUSTOM: &str = "/api/v1/namespaces/kube-system/configmaps/coredns-custom";
@@ -44,7 +44,11 @@ async fn where_a_corefile_imports_servers_the_lines_stand_under_a_key_of_their_o
     assert!(lines.contains("weft.mesh:53 {"), "{lines}");
     two_more_looks(&api).await;
     assert_eq!((corefile(&api), patches(&api, COREDNS)), (text, 0), "the Corefile is the distribution's");
-    assert!(message(&api).contains(&format!("under {KEY} in ConfigMap kube-system/coredns-custom")), "{}", message(&api));
+    assert!(
+        message(&api).contains(&format!("under {KEY} in ConfigMap kube-system/coredns-custom")),
+        "{}",
+        message(&api)
+    );
     assert_eq!(found(&api), "CoreDNS");
 
     api.delete(MESH);
@@ -95,7 +99,10 @@ async fn without_the_charts_resolver_kube_dns_cannot_be_told_and_the_status_says
     api.put(MESH, mesh(json!({"dns": {"provider": "KubeDNS"}})));
     let _operator = operator(client);
     until("DNSFailed", &api, || (reason(&api, MESH, "DNSConfigured")? == "DNSFailed").then_some(())).await;
-    assert_eq!(message(&api), "Service weft-system/weft-dns has no ClusterIP: the chart makes it, run helm upgrade");
+    assert_eq!(
+        message(&api),
+        "Service weft-system/weft-dns has no ClusterIP: the chart makes it, run helm upgrade"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,8 +110,11 @@ async fn a_node_local_cache_is_told_as_well_and_left_as_it_was() {
     const CACHE: &str = "cluster.local:53 {\n    bind 169.254.20.10\n    forward . 10.96.0.99 {\n        force_tcp\n    }\n}\n";
     let (api, client) = cluster().await;
     api.put(NODE_CACHE, config_map(json!({"Corefile": CACHE})));
-    api.put("/apis/apps/v1/namespaces/kube-system/daemonsets/node-local-dns", json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
-        "metadata": {}, "spec": {"selector": {}, "template": {"spec": {"containers": []}}}}));
+    api.put(
+        "/apis/apps/v1/namespaces/kube-system/daemonsets/node-local-dns",
+        json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {}, "spec": {"selector": {}, "template": {"spec": {"containers": []}}}}),
+    );
     api.put(MESH, mesh(json!({})));
     let _operator = operator(client);
     let cache = || api.get(NODE_CACHE).unwrap()["data"]["Corefile"].as_str().unwrap().to_owned();
@@ -144,7 +154,8 @@ async fn a_fight_ends_after_a_few_rounds_and_everything_else_goes_on() {
     let told = message(&api);
     assert!(told.contains("argocd-controller keeps undoing") && told.contains("spec.dns.provider"), "{told}");
     assert_eq!(patches(&api, COREDNS), 5);
-    let events = || api.events_on("MeshConfig", "weft").into_iter().filter(|event| event.contains("Warning Conflict"));
+    let events =
+        || api.events_on("MeshConfig", "weft").into_iter().filter(|event| event.contains("Warning Conflict"));
     until("the Event", &api, || events().next()).await;
 
     // The rest goes on, and DNS is let be.
@@ -185,10 +196,17 @@ async fn the_lines_of_another_mesh_are_another_meshs() {
         map["data"]["Corefile"] = json!(ours + theirs);
     });
     two_more_looks(&api).await;
-    assert!(corefile(&api).ends_with(theirs) && corefile(&api).contains("weft.mesh:53 {"), "{}", corefile(&api));
+    assert!(
+        corefile(&api).ends_with(theirs) && corefile(&api).contains("weft.mesh:53 {"),
+        "{}",
+        corefile(&api)
+    );
     api.delete(MESH);
     until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
     let left = corefile(&api);
-    assert!(left.starts_with(COREFILE) && left.contains("other.mesh:53 {\n}\n# END weft.mesh in weft\n"), "{left}");
+    assert!(
+        left.starts_with(COREFILE) && left.contains("other.mesh:53 {\n}\n# END weft.mesh in weft\n"),
+        "{left}"
+    );
     assert!(!left.contains("weft.mesh:53"), "{left}");
 }

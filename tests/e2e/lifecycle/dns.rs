@@ -56,7 +56,8 @@ pub(crate) async fn as_it_was(cluster: &Cluster) -> Result {
 /// Waits until a name does not exist, asked by a client of the stage.
 async fn is_gone(stage: &Stage, name: &str) -> Result {
     wait::until(&format!("{name} is gone from DNS"), seconds(60), async || {
-        let asked = Queries::start(&stage.cluster, stage.client(), 20, &[&format!("{name}=NXDOMAIN")]).await?;
+        let asked =
+            Queries::start(&stage.cluster, stage.client(), 20, &[&format!("{name}=NXDOMAIN")]).await?;
         let report = asked.stop().await?;
         Ok(Seen::when(report.sent > 0 && report.failed == 0, (), || format!("{report:?}")))
     })
@@ -76,13 +77,20 @@ fn where_coredns_imports_a_users_servers_the_lines_stand_there_and_the_corefile_
         let body = async {
             dns::write_corefile(&cluster, "weft-tests", &importing).await?;
             let message = configure(&cluster, json!({}), "CoreDNS").await?;
-            assert!(message.contains(&format!("under {KEY} in ConfigMap kube-system/coredns-custom")), "{message}");
+            assert!(
+                message.contains(&format!("under {KEY} in ConfigMap kube-system/coredns-custom")),
+                "{message}"
+            );
             assert_eq!(dns::corefile(&cluster).await?, importing);
             let lines = dns::value(&cluster, "coredns-custom", KEY).await?.unwrap_or_default();
             assert!(lines.contains("weft.mesh:53 {"), "{lines}");
             stage.reaches("web", "web").await?;
             mesh::delete_meshconfig(&cluster).await?;
-            assert_eq!(dns::value(&cluster, "coredns-custom", KEY).await?, None, "it was made for us, and goes with us");
+            assert_eq!(
+                dns::value(&cluster, "coredns-custom", KEY).await?,
+                None,
+                "it was made for us, and goes with us"
+            );
             is_gone(&stage, &stage.host("web")).await?;
             assert_eq!(dns::corefile(&cluster).await?, importing);
             assert_eq!(dns::pods(&cluster).await?, pods, "CoreDNS was restarted");
@@ -107,14 +115,21 @@ fn kube_dns_is_told_of_a_resolver_through_which_mesh_names_resolve() {
         let cluster_dns = dns::address(&cluster, dns::NAMESPACE, "kube-dns").await?;
         let body = async {
             // CoreDNS answers here, so that kube-dns is never seen to; what is told it is there all the same.
-            configure(&cluster, json!({ "domains": ["weft.mesh", "second.mesh"], "dns": { "provider": "KubeDNS" } }), "Propagating")
-                .await?;
+            configure(
+                &cluster,
+                json!({ "domains": ["weft.mesh", "second.mesh"], "dns": { "provider": "KubeDNS" } }),
+                "Propagating",
+            )
+            .await?;
             let stubs = dns::value(&cluster, "kube-dns", "stubDomains").await?.unwrap_or_default();
             let stubs: Value = serde_json::from_str(&stubs)?;
             assert_eq!(stubs, json!({ "weft.mesh": [resolver], "second.mesh": [resolver] }));
 
             // Asked directly.
-            let direct = ClientPod::new("direct", &cluster.nodes[0]).that_asks(&resolver).start(&cluster, &stage.ns).await?;
+            let direct = ClientPod::new("direct", &cluster.nodes[0])
+                .that_asks(&resolver)
+                .start(&cluster, &stage.ns)
+                .await?;
             let hosts = [stage.host("web"), format!("web.{}.second.mesh", stage.ns)];
             for host in &hosts {
                 reaches(&cluster, &direct, &format!("http://{host}/"), "web", seconds(30)).await?;
@@ -130,14 +145,21 @@ fn kube_dns_is_told_of_a_resolver_through_which_mesh_names_resolve() {
                 "weft.mesh:53 second.mesh:53 {{\n    forward . {resolver}\n}}\n.:53 {{\n    forward . {cluster_dns}\n}}\n"
             );
             let server = dns::start_server(&cluster, &stage.ns, "stub", &stub).await?;
-            let client = ClientPod::new("through", &cluster.nodes[1]).that_asks(&server).start(&cluster, &stage.ns).await?;
+            let client = ClientPod::new("through", &cluster.nodes[1])
+                .that_asks(&server)
+                .start(&cluster, &stage.ns)
+                .await?;
             for host in [hosts[0].clone(), hosts[1].clone(), format!("web.{}.svc.cluster.local", stage.ns)] {
                 reaches(&cluster, &client, &format!("http://{host}/"), "web", seconds(30)).await?;
             }
             Ok(())
         };
         afterwards(body, as_it_was(&cluster)).await?;
-        assert_eq!(dns::value(&cluster, "kube-dns", "stubDomains").await?, None, "the ConfigMap was made for us");
+        assert_eq!(
+            dns::value(&cluster, "kube-dns", "stubDomains").await?,
+            None,
+            "the ConfigMap was made for us"
+        );
         stage.reaches("web", "web").await?;
         stage.strike().await
     });
@@ -156,10 +178,15 @@ fn a_node_local_cache_passes_mesh_names_on_and_is_left_as_it_was() {
         );
         let body = async {
             let server = dns::start_server(&cluster, dns::NAMESPACE, NAME, &cache).await?;
-            let client = ClientPod::new("cached", &cluster.nodes[0]).that_asks(&server).start(&cluster, &stage.ns).await?;
+            let client = ClientPod::new("cached", &cluster.nodes[0])
+                .that_asks(&server)
+                .start(&cluster, &stage.ns)
+                .await?;
             reaches(&cluster, &client, &stage.url("web", "/"), "web", seconds(90)).await?;
             let lines = dns::value(&cluster, NAME, "Corefile").await?.unwrap_or_default();
-            let ours = lines.strip_prefix(cache.as_str()).ok_or_else(|| format!("what was there changed: {lines}"))?;
+            let ours = lines
+                .strip_prefix(cache.as_str())
+                .ok_or_else(|| format!("what was there changed: {lines}"))?;
             assert!(ours.contains(&format!("bind 0.0.0.0\n    forward . {cluster_dns} {{")), "{ours}");
             let status = mesh::status(&cluster).await?;
             assert_eq!(status["dns"]["provider"], "CoreDNS behind NodeLocal DNSCache", "{status:#}");
@@ -190,7 +217,8 @@ fn dns_that_is_left_alone_works_with_the_lines_that_the_status_shows() {
             mesh::ready(&cluster, seconds(30)).await?;
             is_gone(&stage, &stage.host("web")).await?;
 
-            let (_, lines) = message.split_once(":\n").ok_or_else(|| format!("no lines are shown: {message}"))?;
+            let (_, lines) =
+                message.split_once(":\n").ok_or_else(|| format!("no lines are shown: {message}"))?;
             dns::write_corefile(&cluster, "a-person", &format!("{bare}{lines}")).await?;
             stage.reaches("web", "web").await?;
             dns::write_corefile(&cluster, "a-person", &bare).await

@@ -11,7 +11,10 @@ fn a_mesh_domain_that_would_hide_other_names_is_refused() {
         let cases = [
             (json!({ "domains": ["cluster.local"] }), "overlaps the cluster domain cluster.local"),
             (json!({ "domains": ["svc.cluster.local"] }), "overlaps the cluster domain cluster.local"),
-            (json!({ "domains": ["corp"], "clusterDomain": "k8s.corp" }), "overlaps the cluster domain k8s.corp"),
+            (
+                json!({ "domains": ["corp"], "clusterDomain": "k8s.corp" }),
+                "overlaps the cluster domain k8s.corp",
+            ),
             (json!({ "domains": ["weft.mesh", "local"] }), "overlaps the cluster domain cluster.local"),
             (json!({ "domains": ["local"], "clusterDomain": "corp.example" }), everybodys),
             (json!({ "domains": ["com"] }), everybodys),

@@ -81,7 +81,8 @@ fn who_always_undoes_our_lines_is_named_and_let_be_while_everything_else_goes_on
             })
             .await?;
             reaches(&cluster, stage.client(), &format!("http://{address}/"), "web", seconds(30)).await?;
-            let answers = get(&cluster, stage.client(), &format!("http://{address}/"), &["-n", "100"]).await?;
+            let answers =
+                get(&cluster, stage.client(), &format!("http://{address}/"), &["-n", "100"]).await?;
             assert!(answers.iter().all(|answer| answer.status == Some(200)), "{answers:?}");
             assert_eq!(undoing.rounds(), rounds, "the fight goes on");
             assert_eq!(dns_condition(&cluster, "Conflict").await?, message, "nor does the message change");

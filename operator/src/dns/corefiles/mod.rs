@@ -25,8 +25,16 @@ const ALL: [(&str, &str, &str); 21] = [
     ("kubespray", "Kubespray", include_str!("kubespray.Corefile")),
     ("microk8s", "MicroK8s' dns add-on", include_str!("microk8s.Corefile")),
     ("openshift", "OpenShift's dns-default: a port of its own", include_str!("openshift.Corefile")),
-    ("nodelocaldns-upstream", "Kubernetes' NodeLocal DNSCache", include_str!("nodelocaldns-upstream.Corefile")),
-    ("nodelocaldns-kubespray", "Kubespray's NodeLocal DNSCache", include_str!("nodelocaldns-kubespray.Corefile")),
+    (
+        "nodelocaldns-upstream",
+        "Kubernetes' NodeLocal DNSCache",
+        include_str!("nodelocaldns-upstream.Corefile"),
+    ),
+    (
+        "nodelocaldns-kubespray",
+        "Kubespray's NodeLocal DNSCache",
+        include_str!("nodelocaldns-kubespray.Corefile"),
+    ),
     ("stub-zones", "by hand: stub zones around, a snippet, comments", include_str!("stub-zones.Corefile")),
     ("windows", "by hand, on Windows", include_str!("windows.Corefile")),
     ("empty", "nobody's", ""),
@@ -77,7 +85,8 @@ fn what_they_say_is_read_rightly() {
             ("bind", bind.unwrap_or_default().join(" ")),
         ]
         .into();
-        let facts: Vec<_> = facts.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| format!("{k}: {v}\n")).collect();
+        let facts: Vec<_> =
+            facts.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| format!("{k}: {v}\n")).collect();
         text += &format!("== {name}: {source}\n{}", facts.concat());
     }
     insta::assert_snapshot!(text);

@@ -52,7 +52,11 @@ fn summary(facts: &Facts) -> String {
     match detect(facts) {
         Ok(found) => {
             let told = found.told();
-            let port = if let Server::CoreDns { port, .. } = found.server { format!(" port {port}") } else { String::new() };
+            let port = if let Server::CoreDns { port, .. } = found.server {
+                format!(" port {port}")
+            } else {
+                String::new()
+            };
             let service = format!("{}/{}", found.service.0, found.service.1);
             format!("{} {:?}{port} by {service}; {}", told.provider, told.version, found.places(&facts.mesh))
         }
@@ -63,16 +67,25 @@ fn summary(facts: &Facts) -> String {
 /// Every cluster that people have, as far as we know them, and what is made of it.
 #[test]
 fn clusters_of_all_kinds() {
-    let gke = with(bare(), "kube-dns", "gke.gcr.io/k8s-dns-kube-dns:1.23.0-gke.9", &[("kube-dns", "/kube-dns-config", true)]);
+    let gke = with(
+        bare(),
+        "kube-dns",
+        "gke.gcr.io/k8s-dns-kube-dns:1.23.0-gke.9",
+        &[("kube-dns", "/kube-dns-config", true)],
+    );
     let rke2 = with(
-        Facts { services: [("rke2-coredns-rke2-coredns".to_owned(), [10, 43, 0, 10].into())].into(), ..bare() },
+        Facts {
+            services: [("rke2-coredns-rke2-coredns".to_owned(), [10, 43, 0, 10].into())].into(),
+            ..bare()
+        },
         "rke2-coredns-rke2-coredns",
         "rancher/hardened-coredns:v1.12.3-build20250806",
         &[("rke2-coredns-rke2-coredns", "/etc/coredns", false)],
     );
     let custom = [("coredns", "/etc/coredns", false), (CUSTOM, "/etc/coredns/custom", true)];
     let k3s = |image| maps(with(bare(), "coredns", image, &custom), &[("coredns", COREFILE, K3S)]);
-    let aks = with(bare(), "coredns", "mcr.microsoft.com/oss/kubernetes/coredns:v1.9.4-hotfix.20240704", &custom);
+    let aks =
+        with(bare(), "coredns", "mcr.microsoft.com/oss/kubernetes/coredns:v1.9.4-hotfix.20240704", &custom);
     let aks = maps(aks, &[("coredns", COREFILE, AKS), (CUSTOM, "corp.server", "corp.example:53 {\n}\n")]);
     let openshift = Facts { services: BTreeMap::new(), openshift: Some([172, 30, 0, 10].into()), ..bare() };
     let node_cache = |facts| maps(facts, &[("node-local-dns", COREFILE, NODE_CACHE)]);
@@ -104,7 +117,10 @@ fn clusters_of_all_kinds() {
         ("GKE without the chart's Service", Facts { resolver: None, ..gke.clone() }),
         ("GKE with a NodeLocal DNSCache", reads_stubs(gke.clone())),
         ("kube-dns behind a cache that does not read stub domains", node_cache(gke)),
-        ("CoreDNS with a leftover of kube-dns", maps(kubeadm("coredns:1.11.3"), &[("kube-dns", "stubDomains", "{}")])),
+        (
+            "CoreDNS with a leftover of kube-dns",
+            maps(kubeadm("coredns:1.11.3"), &[("kube-dns", "stubDomains", "{}")]),
+        ),
         ("a NodeLocal DNSCache", reads_stubs(kubeadm("coredns:1.11.3"))),
         ("Kubespray's NodeLocal DNSCache", {
             let text = include_str!("../corefiles/nodelocaldns-kubespray.Corefile");
@@ -118,7 +134,8 @@ fn clusters_of_all_kinds() {
         }),
         ("OpenShift", openshift.clone()),
         ("OpenShift, its namespace asked for", {
-            let asked = weft_crds::meshconfig::Dns { namespace: "openshift-dns".into(), ..Default::default() };
+            let asked =
+                weft_crds::meshconfig::Dns { namespace: "openshift-dns".into(), ..Default::default() };
             let services = [("dns-default".to_owned(), [172, 30, 0, 10].into())].into();
             maps(Facts { asked, services, ..openshift.clone() }, &[("dns-default", COREFILE, OPENSHIFT)])
         }),
@@ -130,7 +147,10 @@ fn clusters_of_all_kinds() {
             let asked = weft_crds::meshconfig::Dns { namespace: "weft-system".into(), ..Default::default() };
             Facts { asked, ..bare() }
         }),
-        ("another cluster domain", Facts { cluster_domain: "corp.local".into(), ..kubeadm("coredns:1.11.3") }),
+        (
+            "another cluster domain",
+            Facts { cluster_domain: "corp.local".into(), ..kubeadm("coredns:1.11.3") },
+        ),
         ("a domain that is served already", {
             maps(bare(), &[("coredns", COREFILE, &format!("{KUBEADM}Traefik.mesh.:53 {{\n}}\n"))])
         }),
@@ -138,12 +158,18 @@ fn clusters_of_all_kinds() {
             maps(k3s("coredns:1.12.3"), &[(CUSTOM, "theirs.server", "weft.mesh {\n    whoami\n}\n")])
         }),
         ("a domain that the cache serves already as a stub", {
-            maps(reads_stubs(kubeadm("coredns:1.11.3")), &[("kube-dns", "stubDomains", "{\"weft.mesh\": [\"192.0.2.1\"]}")])
+            maps(
+                reads_stubs(kubeadm("coredns:1.11.3")),
+                &[("kube-dns", "stubDomains", "{\"weft.mesh\": [\"192.0.2.1\"]}")],
+            )
         }),
         ("a port of its own", {
             maps(bare(), &[("coredns", COREFILE, include_str!("../corefiles/gardener.Corefile"))])
         }),
-        ("damaged marks", maps(bare(), &[("coredns", COREFILE, "# END weft.mesh in weft-system\n.:53 {\n}\n")])),
+        (
+            "damaged marks",
+            maps(bare(), &[("coredns", COREFILE, "# END weft.mesh in weft-system\n.:53 {\n}\n")]),
+        ),
     ] {
         text += &format!("== {title}\n{}\n", summary(&facts));
     }
@@ -173,6 +199,9 @@ fn our_own_lines_are_not_in_our_way() {
     assert!(matches!(error, DetectError::Taken(..)), "the older mesh wins: {error}");
     let custom = [("coredns", "/etc/coredns", false), (CUSTOM, "/etc/coredns/custom", true)];
     let key = places::custom_key("weft-system");
-    let facts = maps(with(bare(), "coredns", "coredns:1.12.3", &custom), &[("coredns", COREFILE, K3S), (CUSTOM, &key, block)]);
+    let facts = maps(
+        with(bare(), "coredns", "coredns:1.12.3", &custom),
+        &[("coredns", COREFILE, K3S), (CUSTOM, &key, block)],
+    );
     assert!(detect(&facts).is_ok());
 }

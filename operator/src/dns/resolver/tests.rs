@@ -140,7 +140,9 @@ fn extensions_are_answered_in_kind() {
     newer.set_version(1);
     asked.set_edns(newer);
     let answer = ask(&Mesh::default(), &asked);
-    assert_eq!((answer.response_code, answer.answers.len()), (ResponseCode::BADVERS, 0));
+    // 16, which has two names.
+    let badvers = u16::from(ResponseCode::BADVERS);
+    assert_eq!((u16::from(answer.response_code), answer.answers.len()), (badvers, 0));
 }
 
 #[test]
@@ -177,7 +179,8 @@ fn what_is_too_long_for_a_datagram_is_said_to_be() {
 fn what_is_no_question_gets_no_answer_and_a_bad_one_is_told() {
     let mesh = Mesh::default();
     let code = |bytes: &[u8]| {
-        answer_bytes(bytes, LONGEST_DATAGRAM, &mesh).map(|bytes| Message::from_vec(&bytes).unwrap().response_code)
+        answer_bytes(bytes, LONGEST_DATAGRAM, &mesh)
+            .map(|bytes| Message::from_vec(&bytes).unwrap().response_code)
     };
     let good = question("cart.shop.weft.mesh.", RecordType::A).to_vec().unwrap();
     let answer = answer_bytes(&good, LONGEST_DATAGRAM, &mesh).unwrap();

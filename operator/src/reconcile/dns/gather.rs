@@ -109,7 +109,12 @@ fn behind(ctx: &Context, namespace: &str, service: &str) -> BTreeMap<String, boo
 }
 
 /// What the pods run. That is good to know, not needed: what may not be read is left out.
-async fn pods(ctx: &Context, facts: &Facts, behind: &BTreeMap<String, bool>, caches: BTreeSet<String>) -> Pods {
+async fn pods(
+    ctx: &Context,
+    facts: &Facts,
+    behind: &BTreeMap<String, bool>,
+    caches: BTreeSet<String>,
+) -> Pods {
     let namespace = &facts.asked.namespace;
     let deployments: Api<Deployment> = Api::namespaced(ctx.client.clone(), namespace);
     let daemon_sets: Api<DaemonSet> = Api::namespaced(ctx.client.clone(), namespace);
@@ -130,7 +135,9 @@ async fn pods(ctx: &Context, facts: &Facts, behind: &BTreeMap<String, bool>, cac
         match daemon_sets.get_opt(name).await {
             Ok(Some(found)) => drop(pods.workloads.insert(name.clone(), Workload::of(&found.spec.template))),
             Ok(None) => drop(pods.no_cache.insert(name.clone())),
-            Err(error) => tracing::debug!(namespace, name, %error, "whether there is a NodeLocal DNSCache is not known"),
+            Err(error) => {
+                tracing::debug!(namespace, name, %error, "whether there is a NodeLocal DNSCache is not known")
+            }
         }
     }
     pods.caches = caches;

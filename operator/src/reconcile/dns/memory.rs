@@ -126,7 +126,10 @@ mod tests {
         assert_eq!(memory.in_time(waits(), now + IN_TIME / 2), waits());
         let late = memory.in_time(waits(), now + IN_TIME);
         let DnsState::Behind(text) = &late else { panic!("{late:?}") };
-        assert!(text.contains("10.0.0.1") && text.contains("two minutes") && text.contains("reload"), "{text}");
+        assert!(
+            text.contains("10.0.0.1") && text.contains("two minutes") && text.contains("reload"),
+            "{text}"
+        );
         let well = DnsState::Configured("CoreDNS", "well".into());
         assert_eq!(memory.in_time(well.clone(), now + IN_TIME), well);
         assert_eq!(memory.in_time(waits(), now + IN_TIME), waits(), "the time begins anew");

@@ -192,8 +192,11 @@ async fn tell(
         &exact,
     );
     // What goes goes first: CoreDNS takes no two servers for one domain.
-    let (stay, go): (Vec<_>, Vec<_>) =
-        seen.maps.keys().chain(parts.keys().filter(|name| !seen.maps.contains_key(*name))).partition(|name| parts.contains_key(*name));
+    let (stay, go): (Vec<_>, Vec<_>) = seen
+        .maps
+        .keys()
+        .chain(parts.keys().filter(|name| !seen.maps.contains_key(*name)))
+        .partition(|name| parts.contains_key(*name));
     let mut conflict = None;
     for name in go.into_iter().chain(stay) {
         if let Some(message) = settle(ctx, &seen, memory, name, parts.get(name)).await? {
@@ -266,7 +269,8 @@ async fn write(
 ) -> Result<(), WriteError> {
     let Some(live) = live else {
         let labels = json!({"app.kubernetes.io/managed-by": FIELD_MANAGER, MADE_FOR: &*ctx.namespace});
-        let data: BTreeMap<_, _> = edit.iter().filter_map(|(key, value)| Some((key, value.as_ref()?))).collect();
+        let data: BTreeMap<_, _> =
+            edit.iter().filter_map(|(key, value)| Some((key, value.as_ref()?))).collect();
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"namespace": namespace, "name": name, "labels": labels}, "data": data});
         let map: ConfigMap = serde_json::from_value(map).map_err(|source| WriteError::Encoding {
@@ -278,7 +282,8 @@ async fn write(
         return Ok(());
     };
     let version = live.metadata.resource_version.clone();
-    let empties = live.data.iter().flatten().all(|(key, _)| edit.get(key) == Some(&None)) && edit.values().all(Option::is_none);
+    let empties = live.data.iter().flatten().all(|(key, _)| edit.get(key) == Some(&None))
+        && edit.values().all(Option::is_none);
     let made_by_us = live.labels().get(MADE_FOR).is_some_and(|mesh| **mesh == *ctx.namespace);
     if empties && made_by_us && live.binary_data.is_none() {
         ctx.writer.delete_as_read::<ConfigMap>(namespace, name, version).await?;
@@ -298,12 +303,17 @@ async fn taken_up(ctx: &Context, mesh: &MeshConfig, found: &Found) -> DnsState {
     let answers = ask(ctx, mesh, &service).await;
     if let Server::OpenShift { resolver } = found.server {
         if !answers.is_empty() && answers.iter().all(|(_, _, answer)| *answer == Answer::Configured) {
-            return DnsState::Configured("OpenShift", "every DNS pod answers for the mesh domains".to_owned());
+            return DnsState::Configured(
+                "OpenShift",
+                "every DNS pod answers for the mesh domains".to_owned(),
+            );
         }
         return DnsState::ByHand(openshift(&mesh.spec.domains, resolver));
     }
     if answers.is_empty() {
-        return DnsState::Propagating(format!("Service {service} has no ready DNS pod to ask; the lines stand {places}"));
+        return DnsState::Propagating(format!(
+            "Service {service} has no ready DNS pod to ask; the lines stand {places}"
+        ));
     }
     let behind = answers.into_iter().find(|(_, _, answer)| *answer != Answer::Configured);
     let behind = match behind {
@@ -316,9 +326,9 @@ async fn taken_up(ctx: &Context, mesh: &MeshConfig, found: &Found) -> DnsState {
             name,
             format!("every DNS pod answers for the mesh domains; the lines stand {places}"),
         ),
-        Some((who, domain, Answer::Silent(why))) => {
-            DnsState::Propagating(format!("{who} does not answer for {domain}: {why}; the lines stand {places}"))
-        }
+        Some((who, domain, Answer::Silent(why))) => DnsState::Propagating(format!(
+            "{who} does not answer for {domain}: {why}; the lines stand {places}"
+        )),
         Some((who, domain, _)) => DnsState::Propagating(format!(
             "{who} does not know {domain} yet, which takes a minute or so; the lines stand {places}"
         )),
