@@ -31,6 +31,12 @@ pub const EDGES_PATH: &str = "/edges";
 /// Port of the operator's traffic metrics API (HTTPS), in its pod and on its Service. Only the API server calls it.
 pub const METRICS_API_PORT: u16 = 9444;
 
+/// Port (UDP and TCP) of the operator's resolver in its pod; on its Service it is 53.
+pub const DNS_PORT: u16 = 9053;
+
+/// Name of the Service of the operator's resolver.
+pub const DNS_SERVICE: &str = "weft-dns";
+
 /// Name of the `ServiceAccount` the proxies run as, in the operator's namespace.
 pub const PROXY_SERVICE_ACCOUNT: &str = "weft-proxy";
 

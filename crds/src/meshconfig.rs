@@ -12,6 +12,7 @@
 
 mod access;
 mod defaults;
+mod dns;
 mod proxy;
 mod rules;
 mod status;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use access::AccessControl;
 pub use defaults::{CircuitBreaker, Defaults, RateLimit, Retry, Timeouts, TrafficType};
+pub use dns::{Dns, DnsFound, DnsProvider};
 pub use proxy::{AccessLog, Drain, ImagePullPolicy, LogFormat, LogLevel, PortRange, Proxy};
 pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, SmiCounts};
 
@@ -99,7 +101,7 @@ pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, SmiCounts};
 pub struct MeshConfigSpec {
     /// DNS domains of the mesh. A Service is called through the mesh as <service>.<namespace>.<domain>, by every
     /// domain alike; any other name bypasses the mesh. A domain must lie neither within nor above the cluster's own
-    /// DNS domain or another domain of the list.
+    /// DNS domain or another domain of the list, and must not be one that everybody uses, such as com or local.
     #[schemars(
         length(min = 1, max = 8),
         inner(length(max = 125)),
@@ -167,49 +169,4 @@ pub struct Namespaces {
     /// Names of namespaces whose Services are not in the mesh, even if `watch` names them.
     #[schemars(length(max = 1000), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules::namespaces()))]
     pub ignore: Vec<String>,
-}
-
-/// How the cluster's DNS learns the names of the mesh.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Dns {
-    /// The DNS server that is told the names of the mesh. CoreDNS: a marked block is added to its Corefile and taken
-    /// out again with the MeshConfig; CoreDNS is not restarted. None: nothing is changed, and you add the block that
-    /// the condition DNSConfigured shows.
-    pub provider: DnsProvider,
-
-    /// Namespace of CoreDNS. The operator may change the ConfigMap only where the chart allowed it: set the chart's
-    /// value dns.namespace as well.
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: String,
-
-    /// Name of the ConfigMap with the Corefile. The operator may change it only where the chart allowed it: set the
-    /// chart's value dns.configMap as well.
-    #[schemars(length(min = 1, max = 253))]
-    pub config_map: String,
-
-    /// Name of the Service of the cluster's DNS in that namespace; names of the mesh, once rewritten, are asked there.
-    #[schemars(length(min = 1, max = 63))]
-    pub service: String,
-}
-
-impl Default for Dns {
-    fn default() -> Self {
-        Self {
-            provider: DnsProvider::default(),
-            namespace: "kube-system".to_owned(),
-            config_map: "coredns".to_owned(),
-            service: "kube-dns".to_owned(),
-        }
-    }
-}
-
-/// The DNS server that is told the names of the mesh.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-pub enum DnsProvider {
-    /// CoreDNS, by a block of ours in its Corefile.
-    #[default]
-    CoreDNS,
-    /// DNS is left alone.
-    None,
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::events::{Event, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -57,6 +57,13 @@ pub enum WriteError {
         /// What the encoder said.
         source: serde_json::Error,
     },
+}
+
+impl WriteError {
+    /// Whether somebody else wrote in between: looking again helps.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 409)
+    }
 }
 
 /// Writes, while this replica leads.
@@ -293,6 +300,32 @@ impl Writer {
         let patch = serde_json::json!({ "status": status });
         let (api, name) = (self.api::<K>(namespace), name.to_owned());
         self.write(object, async move { api.patch_status(&name, &params, &Patch::Merge(&patch)).await }).await
+    }
+
+    /// Deletes the object, if it is still the one that was read as `version`.
+    pub async fn delete_as_read<K>(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: Option<String>,
+    ) -> Result<(), WriteError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let object = format!("{} {namespace}/{name}", K::kind(&()));
+        let key = Key::of::<K>(namespace, name);
+        let preconditions = Some(Preconditions { resource_version: version, uid: None });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
+        let (api, name) = (self.api::<K>(namespace), name.to_owned());
+        let request = async move { api.delete(&name, &params).await.map(|_| ()) };
+        let deleted = self.write(object, request).await;
+        self.seen.forget(&key);
+        deleted
     }
 
     /// Deletes the object, if it is there.

@@ -98,6 +98,7 @@ async fn run(client: Client, writing: Client, namespace: String, args: RunArgs) 
     let debug = Debug { index: index.clone(), publisher: ctx.publisher.clone() };
     let loopback = TcpListener::bind((Ipv4Addr::LOCALHOST, args.debug_port)).await?;
     tokio::spawn(serve::http::serve(loopback, move |request| debug.answer(request)));
+    tokio::spawn(serve::dns::serve(index.clone(), serve::dns::bind(args.dns_port).await?));
     let admin = Admin { index, publisher: ctx.publisher.clone(), metrics: Arc::clone(&ctx.metrics), serving };
     let listener = serve::bind(args.admin_port).await?;
     tokio::spawn(serve::http::serve(listener, move |request| admin.answer(request)));

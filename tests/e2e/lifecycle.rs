@@ -9,6 +9,14 @@
 mod at_rest;
 #[path = "lifecycle/chaos.rs"]
 mod chaos;
+#[path = "lifecycle/dns.rs"]
+mod dns;
+#[path = "lifecycle/dns_admission.rs"]
+mod dns_admission;
+#[path = "lifecycle/dns_conflict.rs"]
+mod dns_conflict;
+#[path = "lifecycle/dns_cycles.rs"]
+mod dns_cycles;
 #[path = "lifecycle/drift.rs"]
 mod drift;
 #[path = "lifecycle/ha.rs"]

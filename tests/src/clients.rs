@@ -17,6 +17,7 @@ pub struct ClientPod {
     node: String,
     account: Option<String>,
     host_network: bool,
+    nameserver: Option<String>,
     args: Vec<String>,
 }
 
@@ -24,7 +25,14 @@ impl ClientPod {
     /// The pod `name` on `node`, which does nothing but run what it is told to.
     pub fn new(name: &str, node: &str) -> Self {
         let args = vec!["sleep".to_owned()];
-        Self { name: name.to_owned(), node: node.to_owned(), account: None, host_network: false, args }
+        Self {
+            name: name.to_owned(),
+            node: node.to_owned(),
+            account: None,
+            host_network: false,
+            nameserver: None,
+            args,
+        }
     }
 
     /// Runs as a `ServiceAccount` of its own name.
@@ -48,6 +56,13 @@ impl ClientPod {
         self
     }
 
+    /// Asks this DNS server instead of the cluster's.
+    #[must_use]
+    pub fn that_asks(mut self, nameserver: &str) -> Self {
+        self.nameserver = Some(nameserver.to_owned());
+        self
+    }
+
     /// Does this as soon as it starts, and ends.
     #[must_use]
     pub fn that_runs(mut self, args: &[&str]) -> Self {
@@ -62,6 +77,12 @@ impl ClientPod {
             // With the default range, half a minute of a connection per request at 500 a second uses up the ports.
             json!([{ "name": "net.ipv4.ip_local_port_range", "value": "1024 65535" }])
         };
+        let dns_policy = match (&self.nameserver, self.host_network) {
+            (Some(_), _) => "None",
+            (None, true) => "ClusterFirstWithHostNet",
+            (None, false) => "ClusterFirst",
+        };
+        let dns_config = self.nameserver.as_ref().map(|server| json!({ "nameservers": [server] }));
         json!({
             "metadata": { "name": self.name, "labels": { "app": "client" } },
             "spec": {
@@ -69,7 +90,8 @@ impl ClientPod {
                 "serviceAccountName": self.account,
                 "automountServiceAccountToken": false,
                 "hostNetwork": self.host_network,
-                "dnsPolicy": if self.host_network { "ClusterFirstWithHostNet" } else { "ClusterFirst" },
+                "dnsPolicy": dns_policy,
+                "dnsConfig": dns_config,
                 "terminationGracePeriodSeconds": 1,
                 "restartPolicy": if self.args == ["sleep"] { "Always" } else { "Never" },
                 "securityContext": { "sysctls": sysctls },

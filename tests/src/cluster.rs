@@ -22,6 +22,8 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 static TURNS: Turns = Turns::new();
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 
+pub use crate::dns;
+
 /// The cluster under test.
 #[derive(Clone)]
 pub struct Cluster {
@@ -115,37 +117,5 @@ impl Cluster {
         let mut config = Config::infer().await?;
         config.auth_info.impersonate = Some(user.to_owned());
         Ok(Client::try_from(config)?)
-    }
-}
-
-/// Names of the whole cluster's CoreDNS.
-pub mod dns {
-    use std::collections::BTreeMap;
-
-    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-    use kube::ResourceExt;
-    use kube::api::ListParams;
-
-    use super::Cluster;
-    use crate::Result;
-
-    /// The Corefile, byte for byte.
-    pub async fn corefile(cluster: &Cluster) -> Result<String> {
-        let map = cluster.api::<ConfigMap>("kube-system").get("coredns").await?;
-        Ok(map.data.unwrap_or_default().remove("Corefile").ok_or("the ConfigMap coredns has no Corefile")?)
-    }
-
-    /// Every CoreDNS pod with how often its container was started again.
-    pub async fn pods(cluster: &Cluster) -> Result<BTreeMap<String, i32>> {
-        let pods =
-            cluster.api::<Pod>("kube-system").list(&ListParams::default().labels("k8s-app=kube-dns")).await?;
-        Ok(pods
-            .iter()
-            .map(|pod| {
-                let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-                let restarts = statuses.map_or(0, |all| all.iter().map(|one| one.restart_count).sum());
-                (pod.name_any(), restarts)
-            })
-            .collect())
     }
 }

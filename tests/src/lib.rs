@@ -16,6 +16,7 @@
 //! - [`mesh`]: installing Weft and looking at what it made.
 //! - [`smi`]: objects of the Service Mesh Interface, and what became of them.
 //! - [`metrics`]: what the proxies count; [`access_log`]: what they write of each request.
+//! - [`dns`]: the cluster's DNS, and DNS servers of a test's own.
 //! - [`debug`]: what an operator says when it is asked.
 //! - [`stream`]: the config stream as a stranger would call it; [`forgery`]: headers with which one poses as another.
 //! - [`rights`]: what a `ServiceAccount` may do.
@@ -38,6 +39,7 @@ pub mod clients;
 pub mod cluster;
 pub mod daemons;
 pub mod debug;
+pub mod dns;
 pub mod exec;
 pub mod faults;
 pub mod forgery;

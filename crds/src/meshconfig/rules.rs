@@ -12,6 +12,36 @@ const DNS_NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9
 const OVERLAPS: &str = "d == self.clusterDomain || d.endsWith('.' + self.clusterDomain) || \
                         self.clusterDomain.endsWith('.' + d)";
 
+/// Names without a dot that everybody uses: a mesh domain of such a name would hide a part of the Internet, of a local network
+/// or of Kubernetes' own short names. Those of two letters are countries' and need no list.
+const EVERYBODYS: [&str; 22] = [
+    "app",
+    "arpa",
+    "biz",
+    "cloud",
+    "com",
+    "dev",
+    "edu",
+    "gov",
+    "info",
+    "int",
+    "internal",
+    "invalid",
+    "local",
+    "localdomain",
+    "localhost",
+    "mil",
+    "net",
+    "onion",
+    "org",
+    "pod",
+    "svc",
+    "xyz",
+];
+
+/// Names of addresses, asked for by whoever wants to know who called.
+const OF_ADDRESSES: &str = "(^|[.])(in-addr|ip6)[.]arpa$";
+
 pub(super) fn domains_and_cluster_domain() -> Value {
     json!([{
         "rule": format!("self.domains.all(d, !({OVERLAPS}))"),
@@ -26,6 +56,7 @@ pub(super) fn domains_and_cluster_domain() -> Value {
 }
 
 pub(super) fn domains() -> Value {
+    let everybodys = format!("['{}']", EVERYBODYS.join("', '"));
     json!([
         {
             "rule": format!("self.all(d, d.matches('{DNS_NAME}'))"),
@@ -36,6 +67,13 @@ pub(super) fn domains() -> Value {
             "rule": "self.all(d, !self.exists(other, d.endsWith('.' + other)))",
             "message": "one mesh domain lies within another, so that it could not be told which of them a name \
                         belongs to: leave one of the two out of spec.domains",
+        },
+        {
+            "rule": format!(
+                "self.all(d, !(d in {everybodys}) && !d.matches('^[a-z][a-z]$') && !d.matches('{OF_ADDRESSES}'))"
+            ),
+            "message": "a mesh domain is one that everybody uses (such as com, a country's, local, svc or in-addr.arpa), \
+                        and would hide what is there: choose one of your own in spec.domains, for example weft.mesh",
         },
     ])
 }

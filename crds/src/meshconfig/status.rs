@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::dns::DnsFound;
+
 /// The mesh as the operator last saw it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -36,6 +38,9 @@ pub struct MeshConfigStatus {
     /// Objects of the Service Mesh Interface in the namespaces of the mesh. Each is told by an Event what became of
     /// it.
     pub smi: SmiCounts,
+
+    /// The cluster's DNS, as it was found.
+    pub dns: DnsFound,
 
     /// Version of the operator that serves this MeshConfig.
     pub version: String,

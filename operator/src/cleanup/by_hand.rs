@@ -67,7 +67,7 @@ async fn take_out(ctx: &Context, mesh: &MeshConfig, force: bool) -> Result<(), C
 async fn dns_out(ctx: &Context, mesh: &MeshConfig) -> Result<(), CleanupError> {
     let mut tries = 1;
     loop {
-        match dns::remove(ctx, mesh).await {
+        match dns::Keeper::default().remove(ctx, mesh).await {
             Ok(_) => return Ok(()),
             Err(error) if tries < TRIES => tracing::warn!(%error, "the DNS block cannot be taken out yet"),
             Err(error) => return Err(error.into()),
@@ -127,7 +127,7 @@ fn was_served(mesh: &MeshConfig) -> bool {
     let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
     !conditions.any(|condition| {
         condition.type_ == "Ready"
-            && matches!(&*condition.reason, "Conflict" | "WrongNamespace" | "DomainTaken" | "CorefileTaken")
+            && matches!(&*condition.reason, "Conflict" | "WrongNamespace" | "DomainTaken")
     })
 }
 
@@ -152,7 +152,7 @@ async fn stand_in_once(ctx: &Context) -> Result<(), CleanupError> {
     let meshes = list(&ctx.client, &ctx.namespace).await?;
     for mesh in meshes.iter().filter(|mesh| is_kept(mesh)) {
         if was_served(mesh) {
-            dns::remove(ctx, mesh).await?;
+            dns::Keeper::default().remove(ctx, mesh).await?;
         }
         let_go(ctx, mesh).await?;
     }

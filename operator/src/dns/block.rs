@@ -1,10 +1,14 @@
 //! What stands in our block: one server block for each mesh domain.
 //!
-//! A mesh name is rewritten to the name of its shadow Service, the answer back to the mesh name; the rewritten query goes to
-//! the cluster's own DNS Service, so CoreDNS keeps one view of the cluster's Services, not two.
+//! In CoreDNS a mesh name is rewritten to the name of its shadow Service, the answer back to the mesh name; the rewritten query
+//! goes to the cluster's own DNS Service, so CoreDNS keeps one view of the cluster's Services, not two. In a NodeLocal
+//! DNSCache a mesh name is passed on to the cluster's DNS, as a name of the cluster is.
+//!
+//! Only what every CoreDNS since 1.3 understands in the same way is used ([`super::version`]).
 
-use std::fmt::Write;
+use std::fmt::{Result, Write};
 
+use super::syntax::Corefile;
 use crate::names::SEPARATOR;
 
 /// The name below each mesh domain by which the operator sees that a DNS pod has the block.
@@ -21,6 +25,8 @@ pub struct Block<'a> {
     pub namespace: &'a str,
     /// Address of the cluster's DNS Service.
     pub dns_service: &'a str,
+    /// The port on which the DNS pods listen.
+    pub port: u16,
     /// (Service, namespace, shadow) of shadows that the rule does not find; sorted by the caller.
     pub exact: &'a [(String, String, String)],
 }
@@ -36,9 +42,9 @@ impl Block<'_> {
         text
     }
 
-    fn server(&self, text: &mut String, domain: &str) -> std::fmt::Result {
+    fn server(&self, text: &mut String, domain: &str) -> Result {
         let services = format!("{}.svc.{}", self.namespace, self.cluster_domain);
-        writeln!(text, "{domain}:53 {{")?;
+        writeln!(text, "{domain}:{} {{", self.port)?;
         writeln!(text, "    errors")?;
         let check = format!("kubernetes.default.svc.{}", self.cluster_domain);
         exact(text, &format!("{CHECK}.{domain}"), &check)?;
@@ -64,15 +70,41 @@ impl Block<'_> {
     }
 }
 
-fn exact(text: &mut String, from: &str, to: &str) -> std::fmt::Result {
-    writeln!(text, "    rewrite stop {{")?;
-    writeln!(text, "        name exact {from} {to}")?;
-    writeln!(text, "        answer name {} {from}", escape(to))?;
-    writeln!(text, "    }}")
+/// The answer is rewritten back without being asked to, and before CoreDNS 1.8.4 nothing else may be asked for.
+fn exact(text: &mut String, from: &str, to: &str) -> Result {
+    writeln!(text, "    rewrite stop name exact {from} {to}")
 }
 
 fn escape(name: &str) -> String {
     name.replace('.', "\\.")
+}
+
+/// The block for a NodeLocal DNSCache with this Corefile: mesh names go where names of the cluster go, by the same addresses.
+/// `None`: it does not pass names of the cluster on.
+pub fn of_node_cache(cache: &Corefile<'_>, domains: &[String], cluster_domain: &str) -> Option<String> {
+    let cluster = cache.server_of(cluster_domain)?;
+    let [_, upstream @ ..] = cluster.plugin("forward")? else { return None };
+    if upstream.is_empty() {
+        return None;
+    }
+    let mut text = String::new();
+    for domain in domains {
+        let _ = passed_on(&mut text, domain, cluster.port(), cluster.plugin("bind"), upstream);
+    }
+    Some(text)
+}
+
+/// Nothing is cached here: CoreDNS is near, and a Service that is new must not be missing for longer than it has to.
+fn passed_on(text: &mut String, domain: &str, port: u16, bind: Option<&[&str]>, upstream: &[&str]) -> Result {
+    writeln!(text, "{domain}:{port} {{")?;
+    writeln!(text, "    errors")?;
+    if let Some(addresses) = bind {
+        writeln!(text, "    bind {}", addresses.join(" "))?;
+    }
+    writeln!(text, "    forward . {} {{", upstream.join(" "))?;
+    writeln!(text, "        force_tcp")?;
+    writeln!(text, "    }}")?;
+    writeln!(text, "}}")
 }
 
 #[cfg(test)]
@@ -88,8 +120,22 @@ mod tests {
             cluster_domain: "cluster.local",
             namespace: "weft-system",
             dns_service: "10.96.0.10",
+            port: 53,
             exact: &exact,
         };
         insta::assert_snapshot!(block.render());
+    }
+
+    #[test]
+    fn a_node_cache_passes_mesh_names_on_as_it_does_names_of_the_cluster() {
+        let domains = ["weft.mesh".to_owned()];
+        let upstream = Corefile::read(include_str!("corefiles/nodelocaldns-upstream.Corefile"));
+        let kubespray = Corefile::read(include_str!("corefiles/nodelocaldns-kubespray.Corefile"));
+        let text = ["upstream", "kubespray"].into_iter().zip([upstream, kubespray]).map(|(title, cache)| {
+            format!("== {title}\n{}", of_node_cache(&cache, &domains, "cluster.local").unwrap())
+        });
+        insta::assert_snapshot!(text.collect::<String>());
+        let own = Corefile::read(".:53 {\n    kubernetes cluster.local\n}\n");
+        assert_eq!(of_node_cache(&own, &domains, "cluster.local"), None, "it asks nobody");
     }
 }

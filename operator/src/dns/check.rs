@@ -1,6 +1,6 @@
 //! Asks the DNS pods themselves whether they answer for a mesh domain: only they know which Corefile they run.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
@@ -23,13 +23,23 @@ pub enum Answer {
     Silent(String),
 }
 
-/// Asks the DNS pod at `pod` for the check name below `domain`.
-pub async fn ask(pod: IpAddr, domain: &str) -> Answer {
-    match tokio::time::timeout(PATIENCE, exchange(SocketAddr::new(pod, 53), domain)).await {
+/// Asks the DNS server at `server` for the check name below `domain`.
+pub async fn ask(server: SocketAddr, domain: &str) -> Answer {
+    match tokio::time::timeout(PATIENCE, exchange(server, domain)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => Answer::Silent(error.to_string()),
         Err(_) => Answer::Silent("no answer in time".to_owned()),
     }
+}
+
+/// The DNS server of this pod: where a NodeLocal DNSCache stands in front, that of our node.
+pub fn own_server() -> Option<SocketAddr> {
+    first_nameserver(&std::fs::read_to_string("/etc/resolv.conf").ok()?)
+}
+
+fn first_nameserver(resolv_conf: &str) -> Option<SocketAddr> {
+    let mut servers = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    Some(SocketAddr::new(servers.next()?.trim().parse().ok()?, 53))
 }
 
 async fn exchange(
@@ -78,6 +88,14 @@ mod tests {
             message.add_answer(Record::from_rdata(name, 30, RData::A(A::new(10, 96, 0, 1))));
         }
         classify(&message)
+    }
+
+    #[test]
+    fn the_pods_own_server_is_the_first_that_is_named() {
+        let text =
+            "search a.svc.cluster.local\nnameserver 169.254.20.10\nnameserver 10.96.0.10\noptions ndots:5\n";
+        assert_eq!(first_nameserver(text), Some("169.254.20.10:53".parse().unwrap()));
+        assert_eq!(first_nameserver("options ndots:5\n"), None);
     }
 
     #[test]

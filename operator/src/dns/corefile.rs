@@ -1,9 +1,18 @@
 //! Adds, replaces and removes our block in a Corefile. Everything else stays byte for byte.
+//!
+//! The marks carry the mesh's namespace, so that each mesh of a cluster has a block of its own and leaves the others' alone.
+//! Marks without one are from the time before; such a block is ours when it leads into our namespace.
 
-/// First line of our block.
-pub const BEGIN: &str = "# BEGIN weft.mesh: managed by weft-operator, edits within are undone";
-/// Last line of our block.
-pub const END: &str = "# END weft.mesh";
+use std::ops::Range;
+
+/// What the first line of a block begins with.
+const BEGIN: &str = "# BEGIN weft.mesh";
+/// What the last line of a block begins with.
+const END: &str = "# END weft.mesh";
+/// Behind [`BEGIN`] and the mesh.
+const ADVICE: &str = ": managed by weft-operator, edits within are undone";
+/// Behind all that when the line feed before the block is ours.
+const GLUED: &str = " (and the line feed before)";
 
 /// Why a Corefile is left alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,42 +22,110 @@ pub enum CorefileError {
     Marks,
 }
 
-/// The Corefile with our block being `block` (one that ends in a line feed), or without it.
-///
-/// The block begins on a line of its own. When the Corefile does not end with a line feed one is put before the block, and
-/// taken away with it, so that adding and removing gives the same bytes.
-pub fn edit(corefile: &str, block: Option<&str>) -> Result<String, CorefileError> {
-    let without = remove(corefile)?;
-    let Some(block) = block else { return Ok(without) };
-    let glue = if without.is_empty() || without.ends_with('\n') { "" } else { "\n" };
-    // A glue line feed belongs to us: the mark says so.
-    let glued = if glue.is_empty() { "" } else { GLUED };
-    Ok(format!("{without}{glue}{BEGIN}{glued}\n{block}{END}\n"))
+/// A block of ours or of another mesh, with its marks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found<'a> {
+    /// All its lines.
+    lines: Range<usize>,
+    /// Those between the marks.
+    inner: Range<usize>,
+    /// The mesh's namespace, where the marks say so.
+    mesh: Option<&'a str>,
+    glued: bool,
 }
 
-/// Behind [`BEGIN`] when the line feed before it is ours.
-const GLUED: &str = " (and the line feed before)";
-
-fn remove(corefile: &str) -> Result<String, CorefileError> {
-    let begins: Vec<_> = corefile.match_indices(BEGIN).map(|(at, _)| at).collect();
-    let ends: Vec<_> = corefile.match_indices(END).map(|(at, _)| at).collect();
-    let (begin, end) = match (begins.as_slice(), ends.as_slice()) {
-        ([], []) => return Ok(corefile.to_owned()),
-        ([begin], [end]) if begin < end => (*begin, *end),
-        _ => return Err(CorefileError::Marks),
-    };
-    let at_line_start = begin == 0 || corefile[..begin].ends_with('\n');
-    if !at_line_start {
-        return Err(CorefileError::Marks);
+/// The Corefile with the block of the mesh of `namespace` being `block` (one that ends in a line feed), or without it.
+///
+/// A new block stands at the end, on a line of its own; one that is there stays where it is. When the Corefile does not end with
+/// a line feed one is put before the block, and taken away with it, so that adding and removing gives the same bytes.
+pub fn edit(corefile: &str, namespace: &str, block: Option<&str>) -> Result<String, CorefileError> {
+    let blocks = blocks(corefile)?;
+    let ours: Vec<_> = blocks.iter().filter(|found| found.is_of(corefile, namespace)).collect();
+    match (ours.as_slice(), block) {
+        ([], None) => Ok(corefile.to_owned()),
+        ([], Some(block)) => {
+            let glued = !(corefile.is_empty() || corefile.ends_with('\n'));
+            let glue = if glued { "\n" } else { "" };
+            Ok(format!("{corefile}{glue}{}", marked(namespace, block, glued)))
+        }
+        ([found], Some(block)) => {
+            let (before, after) = (&corefile[..found.lines.start], &corefile[found.lines.end..]);
+            Ok(format!("{before}{}{after}", marked(namespace, block, found.glued)))
+        }
+        ([found], None) => Ok(without(corefile, found, &blocks)),
+        _ => Err(CorefileError::Marks),
     }
-    let glued = corefile[begin + BEGIN.len()..].starts_with(GLUED);
-    let after = &corefile[end + END.len()..];
-    let after = after.strip_prefix('\n').unwrap_or(after);
-    let before = &corefile[..begin];
-    // Without the line feed what somebody added behind the block would end up on the line before it.
-    let glued = glued && after.is_empty();
-    let before = if glued { before.strip_suffix('\n').unwrap_or(before) } else { before };
-    Ok(format!("{before}{after}"))
+}
+
+/// What stands between the marks of the mesh of `namespace`.
+pub fn inner<'a>(corefile: &'a str, namespace: &str) -> Option<&'a str> {
+    let blocks = blocks(corefile).ok()?;
+    let ours = blocks.iter().find(|found| found.is_of(corefile, namespace))?;
+    Some(&corefile[ours.inner.clone()])
+}
+
+fn marked(namespace: &str, block: &str, glued: bool) -> String {
+    let glued = if glued { GLUED } else { "" };
+    format!("{BEGIN} in {namespace}{ADVICE}{glued}\n{block}{END} in {namespace}\n")
+}
+
+fn without(corefile: &str, found: &Found<'_>, blocks: &[Found<'_>]) -> String {
+    let (before, after) = (&corefile[..found.lines.start], &corefile[found.lines.end..]);
+    if !found.glued {
+        return format!("{before}{after}");
+    }
+    // The line feed before goes with the block. Where another mesh's block follows it becomes that one's; where somebody has
+    // added something it stays, or that would end up on the line before.
+    match blocks.iter().find(|next| next.lines.start == found.lines.end) {
+        Some(next) if !next.glued => {
+            let (mark, rest) = (&corefile[next.lines.start..next.inner.start], &corefile[next.inner.start..]);
+            let mark = mark.trim_end();
+            format!("{before}{mark}{GLUED}\n{rest}")
+        }
+        None if after.is_empty() => before.strip_suffix('\n').unwrap_or(before).to_owned(),
+        _ => format!("{before}{after}"),
+    }
+}
+
+/// All blocks between marks, in their order.
+fn blocks(corefile: &str) -> Result<Vec<Found<'_>>, CorefileError> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Found<'_>> = None;
+    let mut at = 0;
+    for line in corefile.split_inclusive('\n') {
+        let (start, end) = (at, at + line.len());
+        at = end;
+        let text = line.trim();
+        if let Some(rest) = text.strip_prefix(BEGIN) {
+            if open.is_some() {
+                return Err(CorefileError::Marks);
+            }
+            let (rest, glued) = match rest.strip_suffix(GLUED) {
+                Some(rest) => (rest, true),
+                None => (rest, false),
+            };
+            let mesh = rest.strip_suffix(ADVICE).ok_or(CorefileError::Marks)?;
+            let mesh = mesh.strip_prefix(" in ");
+            open = Some(Found { lines: start..end, inner: end..end, mesh, glued });
+        } else if let Some(rest) = text.strip_prefix(END) {
+            let mut found = open.take().ok_or(CorefileError::Marks)?;
+            if rest.strip_prefix(" in ") != found.mesh {
+                return Err(CorefileError::Marks);
+            }
+            (found.lines.end, found.inner.end) = (end, start);
+            blocks.push(found);
+        }
+    }
+    if open.is_some() { Err(CorefileError::Marks) } else { Ok(blocks) }
+}
+
+impl Found<'_> {
+    fn is_of(&self, corefile: &str, namespace: &str) -> bool {
+        match self.mesh {
+            Some(mesh) => mesh == namespace,
+            None => corefile[self.inner.clone()].contains(&format!(".{namespace}.svc.")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -57,67 +134,111 @@ mod tests {
 
     use super::*;
 
+    const MESH: &str = "weft-system";
     const BLOCK: &str = "weft.mesh:53 {\n    errors\n}\n";
-    const KUBEADM: &str = ".:53 {\n    errors\n    health {\n       lameduck 5s\n    }\n    ready\n    kubernetes cluster.local in-addr.arpa ip6.arpa {\n       pods insecure\n       fallthrough in-addr.arpa ip6.arpa\n       ttl 30\n    }\n    prometheus :9153\n    forward . /etc/resolv.conf {\n       max_concurrent 1000\n    }\n    cache 30\n    loop\n    reload\n    loadbalance\n}\n";
+    const KUBEADM: &str = include_str!("corefiles/kubeadm.Corefile");
+    const OPEN_END: &str = ".:53 {\n    errors\n}\nimport custom/*.server";
+
+    fn add(corefile: &str) -> String {
+        edit(corefile, MESH, Some(BLOCK)).unwrap()
+    }
+
+    fn remove(corefile: &str) -> String {
+        edit(corefile, MESH, None).unwrap()
+    }
 
     #[test]
     fn the_block_stands_at_the_end() {
-        insta::assert_snapshot!(edit(KUBEADM, Some(BLOCK)).unwrap());
-    }
-
-    /// As k3s ships it: its own additions are imported, from inside and from outside of the server block.
-    const IMPORTS: &str = ".:53 {\n    errors\n    hosts /etc/coredns/NodeHosts {\n      ttl 60\n      reload 15s\n      fallthrough\n    }\n    import /etc/coredns/custom/*.override\n}\nimport /etc/coredns/custom/*.server";
-    /// Edited on Windows, with a comment last.
-    const CARRIAGE_RETURNS: &str = ".:53 {\r\n    errors\r\n}\r\n# ours, do not touch\r\n";
-    /// Server blocks of others, around and behind.
-    const STUB_ZONES: &str = "# corporate\ncorp.example:53 {\n    forward . 192.0.2.53\n}\n\n.:53 {\n    forward . /etc/resolv.conf\n}\n\nlab.example:53 {\n    import snippet\n}\n\n";
-
-    #[test]
-    fn corefiles_of_all_kinds() {
-        let all = [
-            ("imports", IMPORTS),
-            ("carriage returns", CARRIAGE_RETURNS),
-            ("stub zones", STUB_ZONES),
-            ("empty", ""),
-        ];
-        let mut text = String::new();
-        for (title, corefile) in all {
-            let with = edit(corefile, Some(BLOCK)).unwrap();
-            assert_eq!(edit(&with, None).unwrap(), corefile, "{title}");
-            // What is between the bars is byte for byte what CoreDNS gets.
-            text += &format!("== {title} |{}|\n", with.replace('\r', "<CR>"));
-        }
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(add(KUBEADM));
     }
 
     #[test]
-    fn replacing_changes_only_the_block() {
-        let first = edit(KUBEADM, Some(BLOCK)).unwrap();
-        let second = edit(&first, Some("other:53 {\n}\n")).unwrap();
-        assert_eq!(second, edit(KUBEADM, Some("other:53 {\n}\n")).unwrap());
-        assert_eq!(edit(&first, Some(BLOCK)).unwrap(), first, "the same again is no change");
+    fn replacing_changes_only_the_block_and_leaves_it_where_it_is() {
+        let first = add(KUBEADM);
+        let second = edit(&first, MESH, Some("other:53 {\n}\n")).unwrap();
+        assert_eq!(second, edit(KUBEADM, MESH, Some("other:53 {\n}\n")).unwrap());
+        assert_eq!(add(&first), first, "the same again is no change");
+        let behind = first + "extra:53 {\n}\n";
+        assert_eq!(add(&behind), behind);
+        assert_eq!(inner(&second, MESH), Some("other:53 {\n}\n"));
+        assert_eq!(inner(KUBEADM, MESH), None);
     }
 
     #[test]
     fn what_others_add_behind_the_block_stays() {
-        let with = edit(KUBEADM, Some(BLOCK)).unwrap() + "extra:53 {\n}\n";
-        assert_eq!(edit(&with, None).unwrap(), format!("{KUBEADM}extra:53 {{\n}}\n"));
-        let with = edit(IMPORTS, Some(BLOCK)).unwrap() + "extra:53 {\n}\n";
-        assert_eq!(
-            edit(&with, None).unwrap(),
-            format!("{IMPORTS}\nextra:53 {{\n}}\n"),
-            "on a line of its own"
-        );
+        let extra = "extra:53 {\n}\n";
+        assert_eq!(remove(&(add(KUBEADM) + extra)), format!("{KUBEADM}{extra}"));
+        assert_eq!(remove(&(add(OPEN_END) + extra)), format!("{OPEN_END}\n{extra}"), "on a line of its own");
+    }
+
+    #[test]
+    fn a_block_of_an_older_version_is_replaced_where_it_leads_to_us() {
+        let text = |namespace: &str| {
+            format!("weft.mesh:53 {{\n    rewrite name x x.{namespace}.svc.cluster.local\n}}\n")
+        };
+        for glued in ["", GLUED] {
+            let old = |namespace: &str| {
+                let end = if glued.is_empty() { "\n" } else { "" };
+                let before = format!("{}{end}", OPEN_END);
+                let feed = if glued.is_empty() { "" } else { "\n" };
+                format!("{before}{feed}{BEGIN}{ADVICE}{glued}\n{}{END}\n", text(namespace))
+            };
+            let ours = old(MESH);
+            let replaced = add(&ours);
+            assert!(replaced.contains("# BEGIN weft.mesh in weft-system:"), "{replaced}");
+            assert_eq!(replaced.matches(BEGIN).count(), 1, "{replaced}");
+            let bare = if glued.is_empty() { format!("{OPEN_END}\n") } else { OPEN_END.to_owned() };
+            assert_eq!((remove(&ours), remove(&replaced)), (bare.clone(), bare));
+            let theirs = old("other-system");
+            assert_eq!(remove(&theirs), theirs, "another mesh's");
+            assert_eq!(add(&theirs).matches(BEGIN).count(), 2);
+        }
+    }
+
+    #[test]
+    fn two_meshes_have_a_block_each() {
+        // One's namespace begins with the other's.
+        let (a, b) = ("weft", "weft-system");
+        for original in [KUBEADM, OPEN_END, ""] {
+            let both = edit(&edit(original, a, Some("a {\n}\n")).unwrap(), b, Some("b {\n}\n")).unwrap();
+            assert_eq!((inner(&both, a), inner(&both, b)), (Some("a {\n}\n"), Some("b {\n}\n")));
+            assert_eq!(edit(&both, a, Some("a {\n}\n")).unwrap(), both, "nobody moves the other");
+            assert_eq!(edit(&both, b, Some("b {\n}\n")).unwrap(), both);
+            for (first, second) in [(a, b), (b, a)] {
+                let one = edit(&both, first, None).unwrap();
+                assert!(inner(&one, first).is_none() && inner(&one, second).is_some(), "{one}");
+                assert_eq!(
+                    edit(&one, second, Some(inner(&one, second).unwrap())).unwrap(),
+                    one,
+                    "no write for it"
+                );
+                assert_eq!(edit(&one, second, None).unwrap(), original, "byte for byte, in either order");
+            }
+        }
+    }
+
+    #[test]
+    fn line_ends_of_another_editor_do_not_hide_the_marks() {
+        let with = add(KUBEADM).replace('\n', "\r\n");
+        assert_eq!(remove(&with), KUBEADM.replace('\n', "\r\n"));
     }
 
     #[test]
     fn damaged_marks_are_not_guessed_at() {
-        let with = edit(KUBEADM, Some(BLOCK)).unwrap();
-        for damaged in
-            [with.replace(END, ""), with.replace(BEGIN, ""), with.clone() + &with, format!("{END}\n{with}")]
-        {
-            let error = edit(&damaged, None).expect_err("must be refused");
+        let with = add(KUBEADM);
+        let (begin, end) = (format!("{BEGIN} in {MESH}{ADVICE}\n"), format!("{END} in {MESH}\n"));
+        assert!(with.contains(&begin) && with.contains(&end));
+        for damaged in [
+            with.replace(&end, ""),
+            with.replace(&begin, ""),
+            with.clone() + &with,
+            format!("{end}{with}"),
+            with.replace(&end, "# END weft.mesh in another\n"),
+            with.replace(ADVICE, ""),
+        ] {
+            let error = edit(&damaged, MESH, None).expect_err("must be refused");
             assert!(error.to_string().contains("by hand"), "{error}");
+            assert!(edit(&damaged, MESH, Some(BLOCK)).is_err());
         }
     }
 
@@ -125,9 +246,9 @@ mod tests {
         /// Whatever stands there, with any line ends: added and removed is as before.
         #[test]
         fn added_and_removed_is_byte_for_byte_as_before(corefile in "(\\PC|\n|\r\n|\\{|\\}|#|\t){0,60}") {
-            let with = edit(&corefile, Some(BLOCK)).unwrap();
+            let with = add(&corefile);
             prop_assert!(with.contains(BLOCK));
-            prop_assert_eq!(edit(&with, None).unwrap(), corefile);
+            prop_assert_eq!(remove(&with), corefile);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which of several meshes in one cluster may have a DNS domain, or the block in a Corefile. Each operator decides this for
+//! Which of several meshes in one cluster may have a DNS domain. Each operator decides this for
 //! itself, all from the same objects and so in the same way. Pure.
 
 use std::collections::BTreeSet;
@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use weft_crds::MeshConfig;
-use weft_crds::meshconfig::DnsProvider;
 
 use super::scope;
 
@@ -19,39 +18,24 @@ pub const FINALIZER: &str = "weft.mesh/cleanup";
 pub struct Rival {
     /// `namespace/name` of the other.
     mesh: String,
-    wanted: Wanted,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Wanted {
-    Domain(String),
-    /// `namespace/name` of the `ConfigMap`.
-    Corefile(String),
+    /// What it has.
+    domain: String,
 }
 
 impl Rival {
     /// In one word, for machines.
     pub fn reason(&self) -> &'static str {
-        match self.wanted {
-            Wanted::Domain(_) => "DomainTaken",
-            Wanted::Corefile(_) => "CorefileTaken",
-        }
+        "DomainTaken"
     }
 }
 
 impl fmt::Display for Rival {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mesh = &self.mesh;
-        match &self.wanted {
-            Wanted::Domain(domain) => write!(
-                f,
-                "MeshConfig {mesh} is older and has {domain}: name other domains in spec.domains, or delete one of the two; nothing is done for this one until then"
-            ),
-            Wanted::Corefile(map) => write!(
-                f,
-                "MeshConfig {mesh} is older and its block is in ConfigMap {map}, which has room for one: set spec.dns.provider to None here and add the lines by hand; nothing is done for this MeshConfig until then"
-            ),
-        }
+        let Self { mesh, domain } = self;
+        write!(
+            f,
+            "MeshConfig {mesh} is older and has {domain}: name other domains in spec.domains, or delete one of the two; nothing is done for this one until then"
+        )
     }
 }
 
@@ -91,15 +75,8 @@ fn conflict(mesh: &MeshConfig, other: &MeshConfig) -> Option<Rival> {
         let mut theirs = other.spec.domains.iter();
         theirs.find(|theirs| within(mine, theirs) || within(theirs, mine))
     });
-    let corefile = |mesh: &MeshConfig| {
-        let dns = &mesh.spec.dns;
-        (dns.provider != DnsProvider::None).then(|| format!("{}/{}", dns.namespace, dns.config_map))
-    };
-    let wanted = match taken {
-        Some(domain) => Wanted::Domain(domain.clone()),
-        None => Wanted::Corefile(corefile(mesh).filter(|map| corefile(other).as_ref() == Some(map))?),
-    };
-    Some(Rival { mesh: format!("{}/{}", other.namespace().unwrap_or_default(), other.name_any()), wanted })
+    let mesh = format!("{}/{}", other.namespace().unwrap_or_default(), other.name_any());
+    Some(Rival { mesh, domain: taken?.clone() })
 }
 
 #[cfg(test)]
@@ -107,6 +84,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use k8s_openapi::jiff::Timestamp;
     use weft_crds::MeshConfigSpec;
+    use weft_crds::meshconfig::DnsProvider;
 
     use super::*;
 
@@ -163,15 +141,9 @@ mod tests {
     }
 
     #[test]
-    fn a_corefile_has_room_for_one_block() {
+    fn one_corefile_has_room_for_both() {
         let (mut a, mut b) = (mesh("a", 1, &["a.mesh"]), mesh("b", 2, &["b.mesh"]));
         (a.spec.dns.provider, b.spec.dns.provider) = (DnsProvider::CoreDNS, DnsProvider::CoreDNS);
-        let meshes = [a.clone(), b.clone()].map(Arc::new);
-        let rival = super::rival("b", meshes.iter(), |_| true).unwrap();
-        assert_eq!(rival.reason(), "CorefileTaken");
-        let text = rival.to_string();
-        assert!(text.contains("MeshConfig a/m") && text.contains("kube-system/coredns"), "{text}");
-        b.spec.dns.config_map = "another".into();
         assert_eq!(rivals(&[a, b], "-"), [None, None, None]);
     }
 

@@ -94,6 +94,8 @@ pub struct ShadowFacts {
     pub created: i64,
     /// (Port number, listen port).
     pub ports: Vec<(u16, u16)>,
+    /// Where it is reached: the addresses that its mesh name leads to.
+    pub cluster_ips: Vec<IpAddr>,
     /// [`fingerprint`] of the object.
     pub fingerprint: u64,
 }
@@ -113,9 +115,18 @@ impl ShadowFacts {
             name: service.metadata.name.as_deref()?.into(),
             created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             ports: ports.collect(),
+            cluster_ips: cluster_ips(service),
             fingerprint: fingerprint(service),
         })
     }
+}
+
+/// The addresses of a Service; none when it is headless.
+fn cluster_ips(service: &Service) -> Vec<IpAddr> {
+    let Some(spec) = &service.spec else { return Vec::new() };
+    let first = spec.cluster_ip.iter();
+    let all = spec.cluster_ips.iter().flatten().filter(|ip| spec.cluster_ip.as_ref() != Some(ip));
+    first.chain(all).filter_map(|ip| ip.parse().ok()).collect()
 }
 
 /// Hash of the fields that we write on a shadow Service. Two Services with the same one need no write between them; not

@@ -207,6 +207,11 @@ impl Index {
         all
     }
 
+    /// Whether a Service of `namespace` has a shadow.
+    pub fn has_shadow_of(&self, namespace: &str) -> bool {
+        self.lock().shadows.values().any(|shadow| &*shadow.service.namespace == namespace)
+    }
+
     /// The endpoint slices of a Service.
     pub fn slices(&self, id: &ServiceId) -> Vec<Arc<SliceFacts>> {
         self.lock().slices.get(id).map(|slices| slices.values().cloned().collect()).unwrap_or_default()

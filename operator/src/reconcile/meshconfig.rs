@@ -36,6 +36,8 @@ const LAST_TRIES: Duration = Duration::from_secs(4);
 /// How often the proxies and the DNS pods are asked how they are although nothing seemed to happen. The API server is not
 /// asked then: what it has is watched.
 const AT_REST: Duration = Duration::from_secs(20);
+/// The same while something waits for a person who may come at any time.
+const WATCHFUL: Duration = Duration::from_secs(2);
 /// The same while something is on its way.
 const UNDER_WAY: Duration = Duration::from_millis(500);
 /// Longest wait before what failed is tried again; the waits are doubled from a second on.
@@ -60,6 +62,7 @@ struct Reconciler {
     shadows: Shadows,
     findings: Findings,
     recorder: Recorder,
+    dns: dns::Keeper,
     /// Reconciliations that failed, one after the other.
     failures: Arc<AtomicU32>,
     /// Which MeshConfig, by its uid, this leader is removing, and since when by its own clock. The time in the object is
@@ -92,6 +95,7 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
                 shadows,
                 findings,
                 recorder,
+                dns: dns::Keeper::default(),
                 failures: Arc::default(),
                 removal: Arc::default(),
             }),
@@ -182,7 +186,7 @@ impl Reconciler {
             self.set_finalizers(mesh, &finalizers).await?;
         }
         let daemonset = self.keep_proxies(mesh).await.map_err(|error| error.to_string());
-        let dns = dns::keep(&self.ctx, mesh).await.map_err(|error| error.to_string());
+        let dns = self.dns.keep(&self.ctx, mesh).await;
         let digest = self.ctx.publisher.digest();
         let told = self.ask_proxies(&digest).await;
         let counts = self.shadows.counts();
@@ -202,12 +206,19 @@ impl Reconciler {
         let status = status::of(&observed, &before, &Time(Timestamp::now()));
         let settled = status.conditions.iter().all(|c| (c.status == "True") == (c.type_ != status::DEGRADED));
         self.write_status(mesh, &status).await?;
-        if let Some(error) = daemonset.err().or_else(|| dns.err()) {
+        let failure = daemonset.err().or_else(|| dns.state.failure().map(ToOwned::to_owned));
+        if let Some(error) = failure {
             tracing::warn!(name = mesh.name_any(), error, "MeshConfig");
             return Ok(Action::requeue(self.failed()));
         }
         self.failures.store(0, Ordering::Relaxed);
-        Ok(Action::requeue(if settled { AT_REST } else { UNDER_WAY }))
+        Ok(Action::requeue(if settled {
+            AT_REST
+        } else if dns.state.waits_for_a_person() {
+            WATCHFUL
+        } else {
+            UNDER_WAY
+        }))
     }
 
     async fn keep_proxies(&self, mesh: &MeshConfig) -> Result<DaemonSet, ReconcileError> {
@@ -233,7 +244,7 @@ impl Reconciler {
     /// DNS first, so that nobody is sent to what is about to go; then the shadows. The rest goes by ownerReference.
     async fn remove(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
         let since = self.removing_for(mesh);
-        match dns::remove(&self.ctx, mesh).await {
+        match self.dns.remove(&self.ctx, mesh).await {
             Ok(true) => {}
             Ok(false) if since < DNS_LEAVES => return Ok(Action::requeue(UNDER_WAY)),
             Ok(false) => {
@@ -245,7 +256,7 @@ impl Reconciler {
             }
             Err(error) => {
                 let note = format!(
-                    "{error}. Remove the block between the weft.mesh marks from the Corefile by hand"
+                    "{error}. Remove Weft's lines from the cluster's DNS by hand: what is between weft.mesh marks in a Corefile, a key that begins with weft.mesh in coredns-custom, the mesh domains in kube-dns's stubDomains"
                 );
                 self.event(mesh, EventType::Warning, "DNSNotRemoved", note).await;
             }
@@ -261,7 +272,7 @@ impl Reconciler {
     /// without waiting for anybody.
     async fn end(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
         let since = self.removing_for(mesh);
-        match dns::remove(&self.ctx, mesh).await {
+        match self.dns.remove(&self.ctx, mesh).await {
             Ok(_) => {}
             Err(error) if since < LAST_TRIES => {
                 tracing::warn!(%error, "the DNS block cannot be taken out yet");

@@ -3,16 +3,17 @@
 
 use std::sync::Arc;
 
-use futures::future::join;
+use futures::future::{join, join_all};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Api;
 use weft_crds::MeshConfig;
-use weft_crds::meshconfig::DnsProvider;
+use weft_crds::meshconfig::{Dns, DnsProvider};
 
 use super::{apiservice, daemonset};
 use crate::context::Context;
+use crate::dns::facts;
 use crate::serve::ca::CA_NAME;
 
 /// Follows them until dropped.
@@ -29,32 +30,31 @@ pub async fn follow(ctx: &Context) {
             seen.follow::<APIService>(Api::all(client.clone()), "", apiservice::NAME).await;
         }
     };
-    tokio::join!(proxies, certificate, registration, follow_corefile(ctx));
+    tokio::join!(proxies, certificate, registration, follow_dns(ctx));
 }
 
-/// `CoreDNS`'s `ConfigMap`, whichever the MeshConfig names.
-async fn follow_corefile(ctx: &Context) {
+/// The `ConfigMaps` in which lines of ours may stand, whichever the MeshConfig says these are.
+async fn follow_dns(ctx: &Context) {
     let mut mesh = ctx.index.mesh();
     loop {
-        let named = corefile(mesh.borrow_and_update().as_ref());
+        let named = dns(mesh.borrow_and_update().as_ref());
         let follow = async {
-            match &named {
-                Some((namespace, name)) => {
-                    let api = Api::<ConfigMap>::namespaced(ctx.client.clone(), namespace);
-                    ctx.writer.seen().follow(api, namespace, name).await;
-                }
-                None => std::future::pending().await,
-            }
+            let Some(dns) = &named else { return std::future::pending().await };
+            let follow = |name| {
+                let api = Api::<ConfigMap>::namespaced(ctx.client.clone(), &dns.namespace);
+                ctx.writer.seen().follow(api, &dns.namespace, name)
+            };
+            join_all(facts::config_maps(dns).into_iter().map(follow)).await;
         };
         tokio::select! {
             () = follow => {}
-            _ = mesh.wait_for(|mesh| corefile(mesh.as_ref()) != named) => {}
+            _ = mesh.wait_for(|mesh| dns(mesh.as_ref()) != named) => {}
         }
     }
 }
 
-/// Namespace and name of the `ConfigMap` with the Corefile.
-fn corefile(mesh: Option<&Arc<MeshConfig>>) -> Option<(String, String)> {
+/// What the MeshConfig says of DNS, unless that is to be left alone.
+fn dns(mesh: Option<&Arc<MeshConfig>>) -> Option<Dns> {
     let dns = &mesh?.spec.dns;
-    (dns.provider == DnsProvider::CoreDNS).then(|| (dns.namespace.clone(), dns.config_map.clone()))
+    (dns.provider != DnsProvider::None).then(|| dns.clone())
 }

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use weft_crds::MeshConfigStatus;
 use weft_crds::meshconfig::{PortCounts, ProxyCounts, SmiCounts};
 
-use super::dns::DnsState;
+use super::dns::{DnsState, Standing};
 use super::proxies::Told;
 use super::shadow::Counts;
 
@@ -29,8 +29,8 @@ pub struct Observed<'a> {
     pub generation: Option<i64>,
     /// The proxies' DaemonSet as it is, or why it is not.
     pub daemonset: &'a Result<DaemonSet, String>,
-    /// How DNS stands, or why it does not.
-    pub dns: &'a Result<DnsState, String>,
+    /// How DNS stands.
+    pub dns: &'a Standing,
     /// What each proxy said.
     pub told: &'a [Told],
     /// Digest of the configuration they should hold.
@@ -81,6 +81,7 @@ pub fn of(observed: &Observed<'_>, before: &MeshConfigStatus, now: &Time) -> Mes
             summary: format!("{ready}/{desired}"),
         },
         smi: observed.smi,
+        dns: observed.dns.found.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
@@ -104,7 +105,7 @@ pub fn not_served(
 
 fn verdicts(observed: &Observed<'_>) -> [Verdict; 5] {
     let (proxies, dns, synced, degraded) =
-        (proxies(observed.daemonset), dns(observed.dns), synced(observed), degraded(observed));
+        (proxies(observed.daemonset), dns(&observed.dns.state), synced(observed), degraded(observed));
     let ready = match [&proxies, &dns].into_iter().find(|verdict| !verdict.holds) {
         Some(missing) => Verdict::new(READY, false, missing.reason, &*missing.message),
         None => Verdict::new(READY, true, "Ready", "the mesh carries traffic"),
@@ -158,15 +159,17 @@ fn proxies(daemonset: &Result<DaemonSet, String>) -> Verdict {
     }
 }
 
-fn dns(dns: &Result<DnsState, String>) -> Verdict {
-    match dns {
-        Ok(DnsState::Configured) => {
-            Verdict::new(DNS_CONFIGURED, true, "CoreDNS", "every DNS pod answers for the mesh domains")
-        }
-        Ok(DnsState::Manual(lines)) => Verdict::new(DNS_CONFIGURED, true, MANUAL, &**lines),
-        Ok(DnsState::Propagating(what)) => Verdict::new(DNS_CONFIGURED, false, "Propagating", &**what),
-        Err(error) => Verdict::new(DNS_CONFIGURED, false, "DNSFailed", &**error),
-    }
+fn dns(state: &DnsState) -> Verdict {
+    let (holds, reason, message) = match state {
+        DnsState::Configured(by, message) => (true, *by, message),
+        DnsState::Manual(message) => (true, MANUAL, message),
+        DnsState::Propagating(message) => (false, "Propagating", message),
+        DnsState::Behind(message) => (false, "NotTakenUp", message),
+        DnsState::ByHand(message) => (false, "ByHand", message),
+        DnsState::Conflict(message) => (false, "Conflict", message),
+        DnsState::Failed(message) => (false, "DNSFailed", message),
+    };
+    Verdict::new(DNS_CONFIGURED, holds, reason, message.as_str())
 }
 
 fn holds((_, status): &Told, digest: &str) -> bool {
@@ -253,6 +256,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
     use weft_config::ServiceId;
     use weft_config::status::{ProxyStatus, Rejection};
+    use weft_crds::meshconfig::DnsFound;
 
     use super::*;
     use crate::index::ProxyPod;
@@ -283,9 +287,17 @@ mod tests {
         Time(Timestamp::from_second(second).unwrap())
     }
 
+    fn standing(state: DnsState) -> Standing {
+        Standing { found: DnsFound { provider: "CoreDNS".into(), version: "1.14.6".into() }, state }
+    }
+
+    fn configured() -> Standing {
+        standing(DnsState::Configured("CoreDNS", "every DNS pod answers for the mesh domains".into()))
+    }
+
     fn summary(
         daemonset: &Result<DaemonSet, String>,
-        dns: &Result<DnsState, String>,
+        dns: &Standing,
         told: &[Told],
         counts: &Counts,
     ) -> String {
@@ -309,7 +321,7 @@ mod tests {
 
     #[test]
     fn people_read_how_it_stands() {
-        let well = Ok(DnsState::Configured);
+        let well = configured();
         let none = Counts::default();
         let failing = Counts {
             failures: BTreeMap::from([
@@ -326,7 +338,7 @@ mod tests {
                 "starting",
                 summary(
                     &daemonset(2, 1, 2),
-                    &Ok(DnsState::Propagating("DNS pod 1 waits".into())),
+                    &standing(DnsState::Propagating("DNS pod 1 waits".into())),
                     &[],
                     &none,
                 ),
@@ -338,10 +350,36 @@ mod tests {
                 "dns broken",
                 summary(
                     &daemonset(2, 2, 2),
-                    &Err("ConfigMap kube-system/coredns: gone".into()),
+                    &standing(DnsState::Failed("ConfigMap kube-system/coredns: gone".into())),
                     &in_sync,
                     &none,
                 ),
+            ),
+            (
+                "dns fought over",
+                summary(
+                    &daemonset(2, 2, 2),
+                    &standing(DnsState::Conflict("argocd undoes it".into())),
+                    &in_sync,
+                    &none,
+                ),
+            ),
+            (
+                "dns not taken up",
+                summary(
+                    &daemonset(2, 2, 2),
+                    &standing(DnsState::Behind("DNS pod 1 waits".into())),
+                    &in_sync,
+                    &none,
+                ),
+            ),
+            (
+                "dns by hand",
+                summary(&daemonset(2, 2, 2), &standing(DnsState::ByHand("tell it".into())), &in_sync, &none),
+            ),
+            (
+                "dns left alone",
+                summary(&daemonset(2, 2, 2), &standing(DnsState::Manual("add this".into())), &in_sync, &none),
             ),
             (
                 "daemonset refused",
@@ -356,7 +394,7 @@ mod tests {
 
     #[test]
     fn times_change_only_when_the_condition_does() {
-        let (daemonset, dns, counts) = (daemonset(1, 1, 1), Ok(DnsState::Configured), Counts::default());
+        let (daemonset, dns, counts) = (daemonset(1, 1, 1), configured(), Counts::default());
         let observed = Observed {
             generation: Some(1),
             daemonset: &daemonset,
@@ -372,7 +410,7 @@ mod tests {
         let first = of(&observed, &MeshConfigStatus::default(), &time(10));
         let second = of(&observed, &first, &time(20));
         assert_eq!(first, second);
-        let broken = Err("gone".to_owned());
+        let broken = standing(DnsState::Failed("gone".into()));
         let third = of(&Observed { dns: &broken, ..observed }, &second, &time(30));
         let at = |status: &MeshConfigStatus, kind| {
             status.conditions.iter().find(|c| c.type_ == kind).unwrap().last_transition_time.clone()

@@ -1,10 +1,11 @@
-//! What this replica serves, leader or not: the config stream over TLS, the traffic metrics API, the admin port and
-//! the debug API.
+//! What this replica serves, leader or not: the config stream over TLS, the traffic metrics API, names of the mesh over DNS,
+//! the admin port and the debug API.
 
 pub mod admin;
 pub mod auth;
 pub mod ca;
 pub mod debug;
+pub mod dns;
 pub mod http;
 pub mod metrics;
 pub mod stream;

@@ -1,0 +1,424 @@
+//! The mesh domains in the cluster's DNS: which DNS that is, our lines in its `ConfigMaps`, and whether its servers have taken
+//! them up. What is decided is decided in [`crate::dns`]; here it is read, written and asked.
+
+mod gather;
+mod memory;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use weft_config::ServiceId;
+use weft_config::contract::DNS_SERVICE;
+use weft_crds::MeshConfig;
+use weft_crds::meshconfig::{DnsFound, DnsProvider};
+
+use super::status;
+use crate::apply::{FIELD_MANAGER, WriteError};
+use crate::context::Context;
+use crate::dns::block::Block;
+use crate::dns::check::{self, Answer};
+use crate::dns::detect::{self, DetectError, Found, Server};
+use crate::dns::facts::Facts;
+use crate::dns::fight::other_writer;
+use crate::dns::places::{self, Edit, Part, PlaceError};
+use crate::names::ShadowName;
+use memory::Memory;
+
+/// On a `ConfigMap` that we made: the mesh it was made for. It goes with the last of our lines.
+const MADE_FOR: &str = "weft.mesh/made-for";
+
+/// How DNS stands. Each text is for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DnsState {
+    /// Every DNS server answers for every mesh domain.
+    Configured(&'static str, String),
+    /// The lines are in; some servers have not read them yet.
+    Propagating(String),
+    /// They should have by now.
+    Behind(String),
+    /// The user adds these lines, and we do not look.
+    Manual(String),
+    /// The user has to tell a DNS that we cannot tell.
+    ByHand(String),
+    /// Somebody else undoes our lines.
+    Conflict(String),
+    /// It cannot be done.
+    Failed(String),
+}
+
+impl DnsState {
+    /// What failed, if it is worth trying again soon.
+    pub fn failure(&self) -> Option<&str> {
+        if let Self::Failed(why) = self { Some(why) } else { None }
+    }
+
+    /// Whether nothing comes of looking again soon.
+    pub fn waits_for_a_person(&self) -> bool {
+        matches!(self, Self::Behind(_) | Self::ByHand(_) | Self::Conflict(_))
+    }
+}
+
+/// How DNS stands, and which it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The DNS that was found.
+    pub found: DnsFound,
+    /// How it stands.
+    pub state: DnsState,
+}
+
+/// Why DNS could not be configured. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DnsError {
+    /// It is not known where or how.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
+    /// It could not be read.
+    #[error("ConfigMap {0}/{1}: {2}")]
+    Read(String, String, kube::Error),
+    /// It could not be edited.
+    #[error("ConfigMap {0}/{1}: {2}")]
+    Place(String, String, PlaceError),
+    /// It could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Keeps DNS as it should be, and remembers what came of it.
+#[derive(Clone, Default)]
+pub struct Keeper {
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// What was read, and what is known besides.
+struct Seen {
+    facts: Facts,
+    maps: BTreeMap<String, ConfigMap>,
+}
+
+impl Keeper {
+    /// Keeps the lines as they should be and says how far they have come.
+    pub async fn keep(&self, ctx: &Context, mesh: &MeshConfig) -> Standing {
+        let memory = &mut *self.memory.lock().await;
+        memory.is_about(mesh);
+        if mesh.spec.dns.provider == DnsProvider::None {
+            let found = DnsFound { provider: "None".to_owned(), version: String::new() };
+            let state = match leave_alone(ctx, mesh, memory).await {
+                Ok(()) => DnsState::Manual(by_hand(ctx, mesh)),
+                Err(error) => DnsState::Failed(error.to_string()),
+            };
+            return Standing { found, state };
+        }
+        let mut told = DnsFound::default();
+        let state = match tell(ctx, mesh, memory, &mut told).await {
+            Ok(state) => state,
+            Err(DnsError::Write(error)) if error.is_conflict() => {
+                DnsState::Propagating(format!("somebody else wrote at the same time ({error}); trying again"))
+            }
+            Err(error) => DnsState::Failed(error.to_string()),
+        };
+        Standing { found: told, state: memory.in_time(state, Instant::now()) }
+    }
+
+    /// Takes the lines out. `true` when no DNS server answers for a mesh domain any more.
+    pub async fn remove(&self, ctx: &Context, mesh: &MeshConfig) -> Result<bool, DnsError> {
+        let memory = &mut *self.memory.lock().await;
+        if mesh.spec.dns.provider == DnsProvider::None {
+            return leave_alone(ctx, mesh, memory).await.map(|()| true);
+        }
+        let seen = take_out(ctx, mesh, memory).await?;
+        let asked = match detect::detect(&seen.facts) {
+            Err(error @ DetectError::Forbidden(..)) => return Err(error.into()),
+            // It asks us, as a person told it, for as long as we are there.
+            Ok(Found { server: Server::OpenShift { .. }, .. }) => return Ok(true),
+            Ok(found) => ServiceId::new(found.service.0, found.service.1),
+            Err(_) => ServiceId::new(mesh.spec.dns.namespace.as_str(), mesh.spec.dns.service.as_str()),
+        };
+        Ok(!ask(ctx, mesh, &asked).await.iter().any(|(_, _, answer)| *answer == Answer::Configured))
+    }
+}
+
+/// Takes out what may be there from the time before DNS was to be left alone: once, until the status says so. Where the chart
+/// gave no right to a `ConfigMap` there never was a line.
+async fn leave_alone(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Result<(), DnsError> {
+    let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
+    if conditions.any(|c| c.type_ == status::DNS_CONFIGURED && c.reason == status::MANUAL) {
+        return Ok(());
+    }
+    take_out(ctx, mesh, memory).await.map(|_| ())
+}
+
+/// Takes our lines out of every `ConfigMap` that we may read.
+async fn take_out(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Result<Seen, DnsError> {
+    memory.look_everywhere();
+    let seen = gather::gather(ctx, mesh, memory).await?;
+    let namespace = &seen.facts.asked.namespace;
+    for (name, map) in &seen.maps {
+        let data = map.data.clone().unwrap_or_default();
+        let edit = places::edit(name, &data, None, &ctx.namespace, seen.facts.resolver)
+            .map_err(|error| DnsError::Place(namespace.clone(), name.clone(), error))?;
+        if !edit.is_empty() {
+            write(ctx, namespace, name, Some(map), &edit).await?;
+        }
+    }
+    Ok(seen)
+}
+
+/// Has the lines stand where they belong, and asks the servers whether they have read them.
+async fn tell(
+    ctx: &Context,
+    mesh: &MeshConfig,
+    memory: &mut Memory,
+    told: &mut DnsFound,
+) -> Result<DnsState, DnsError> {
+    let seen = gather::gather(ctx, mesh, memory).await?;
+    let found = detect::detect(&seen.facts)?;
+    *told = found.told();
+    let exact = exact(ctx);
+    let parts = places::wanted(
+        &found,
+        &seen.facts.config_maps,
+        &mesh.spec.domains,
+        &mesh.spec.cluster_domain,
+        &ctx.namespace,
+        &exact,
+    );
+    // What goes goes first: CoreDNS takes no two servers for one domain.
+    let (stay, go): (Vec<_>, Vec<_>) = seen
+        .maps
+        .keys()
+        .chain(parts.keys().filter(|name| !seen.maps.contains_key(*name)))
+        .partition(|name| parts.contains_key(*name));
+    let mut conflict = None;
+    for name in go.into_iter().chain(stay) {
+        if let Some(message) = settle(ctx, &seen, memory, name, parts.get(name)).await? {
+            conflict = Some(message);
+        }
+    }
+    if let Some(message) = conflict {
+        return Ok(DnsState::Conflict(message));
+    }
+    Ok(taken_up(ctx, mesh, &found).await)
+}
+
+/// Has one `ConfigMap` hold just `part` of ours. Returns what to tell when somebody else does not let it be.
+async fn settle(
+    ctx: &Context,
+    seen: &Seen,
+    memory: &mut Memory,
+    name: &str,
+    part: Option<&Part>,
+) -> Result<Option<String>, DnsError> {
+    let (namespace, resolver) = (&seen.facts.asked.namespace, seen.facts.resolver);
+    let live = seen.maps.get(name);
+    let mut data = live.and_then(|map| map.data.clone()).unwrap_or_default();
+    let edit = places::edit(name, &data, part, &ctx.namespace, resolver)
+        .map_err(|error| DnsError::Place(namespace.clone(), name.to_owned(), error))?;
+    let now = Instant::now();
+    let fight = memory.fight(name);
+    let ours = places::ours(name, &data, &ctx.namespace, resolver);
+    if fight.fight.found(ours.as_deref(), now) {
+        let managers = live.and_then(|map| map.metadata.managed_fields.as_deref()).unwrap_or_default();
+        let rest = fight.fight.rests(now).unwrap_or_default();
+        let again = Timestamp::now() + SignedDuration::try_from(rest).unwrap_or_default();
+        fight.message = conflict(namespace, name, other_writer(managers, FIELD_MANAGER), again);
+        tracing::warn!(namespace, name, "{}", fight.message);
+    }
+    if edit.is_empty() || (live.is_none() && part.is_none()) {
+        return Ok(None);
+    }
+    if !fight.fight.may_write(now) {
+        return Ok(Some(fight.message.clone()));
+    }
+    write(ctx, namespace, name, live, &edit).await?;
+    for (key, value) in edit {
+        match value {
+            Some(value) => drop(data.insert(key, value)),
+            None => drop(data.remove(&key)),
+        }
+    }
+    memory.fight(name).fight.wrote(places::ours(name, &data, &ctx.namespace, resolver), now);
+    memory.wrote(name);
+    Ok(None)
+}
+
+fn conflict(namespace: &str, name: &str, who: Option<&str>, again: Timestamp) -> String {
+    let who = who.unwrap_or("somebody");
+    // To the second, as all times of Kubernetes.
+    let again = Timestamp::from_second(again.as_second()).unwrap_or(again);
+    format!(
+        "ConfigMap {namespace}/{name}: {who} keeps undoing Weft's lines, so they are not put back before {again}, or until this MeshConfig changes. Have {who} leave what Weft adds alone, or add the lines to what it writes, or set spec.dns.provider to None"
+    )
+}
+
+/// The resourceVersion that was read is a precondition: an edit of somebody else's in between is never lost.
+async fn write(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    live: Option<&ConfigMap>,
+    edit: &Edit,
+) -> Result<(), WriteError> {
+    let Some(live) = live else {
+        let labels = json!({"app.kubernetes.io/managed-by": FIELD_MANAGER, MADE_FOR: &*ctx.namespace});
+        let data: BTreeMap<_, _> =
+            edit.iter().filter_map(|(key, value)| Some((key, value.as_ref()?))).collect();
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": namespace, "name": name, "labels": labels}, "data": data});
+        let map: ConfigMap = serde_json::from_value(map).map_err(|source| WriteError::Encoding {
+            object: format!("ConfigMap {namespace}/{name}"),
+            source,
+        })?;
+        ctx.writer.apply_unseen(&map).await?;
+        tracing::info!(namespace, name, "ConfigMap made for the mesh domains");
+        return Ok(());
+    };
+    let version = live.metadata.resource_version.clone();
+    let empties = live.data.iter().flatten().all(|(key, _)| edit.get(key) == Some(&None))
+        && edit.values().all(Option::is_none);
+    let made_by_us = live.labels().get(MADE_FOR).is_some_and(|mesh| **mesh == *ctx.namespace);
+    if empties && made_by_us && live.binary_data.is_none() {
+        ctx.writer.delete_as_read::<ConfigMap>(namespace, name, version).await?;
+        tracing::info!(namespace, name, "ConfigMap deleted, which was made for the mesh domains");
+        return Ok(());
+    }
+    let patch = json!({"metadata": {"resourceVersion": version}, "data": edit});
+    ctx.writer.merge::<ConfigMap>(namespace, name, &patch).await?;
+    tracing::info!(namespace, name, keys = ?edit.keys().collect::<Vec<_>>(), "ConfigMap edited for the mesh domains");
+    Ok(())
+}
+
+/// Asks every DNS server whether it answers for the mesh domains.
+async fn taken_up(ctx: &Context, mesh: &MeshConfig, found: &Found) -> DnsState {
+    let service = ServiceId::new(found.service.0.as_str(), found.service.1.as_str());
+    let places = found.places(&ctx.namespace);
+    let answers = ask(ctx, mesh, &service).await;
+    if let Server::OpenShift { resolver } = found.server {
+        if !answers.is_empty() && answers.iter().all(|(_, _, answer)| *answer == Answer::Configured) {
+            return DnsState::Configured(
+                "OpenShift",
+                "every DNS pod answers for the mesh domains".to_owned(),
+            );
+        }
+        return DnsState::ByHand(openshift(&mesh.spec.domains, resolver));
+    }
+    if answers.is_empty() {
+        return DnsState::Propagating(format!(
+            "Service {service} has no ready DNS pod to ask; the lines stand {places}"
+        ));
+    }
+    let behind = answers.into_iter().find(|(_, _, answer)| *answer != Answer::Configured);
+    let behind = match behind {
+        Some((pod, domain, answer)) => Some((format!("DNS pod {pod}"), domain, answer)),
+        None => ask_cache(mesh, found).await,
+    };
+    let name = if matches!(found.server, Server::KubeDns { .. }) { "KubeDNS" } else { "CoreDNS" };
+    match behind {
+        None => DnsState::Configured(
+            name,
+            format!("every DNS pod answers for the mesh domains; the lines stand {places}"),
+        ),
+        Some((who, domain, Answer::Silent(why))) => DnsState::Propagating(format!(
+            "{who} does not answer for {domain}: {why}; the lines stand {places}"
+        )),
+        Some((who, domain, _)) => DnsState::Propagating(format!(
+            "{who} does not know {domain} yet, which takes a minute or so; the lines stand {places}"
+        )),
+    }
+}
+
+/// The NodeLocal DNSCache of our own node: the others cannot be asked from here. `None`: it answers, or there is none.
+async fn ask_cache(mesh: &MeshConfig, found: &Found) -> Option<(String, String, Answer)> {
+    found.cache.as_ref()?;
+    let server = check::own_server()?;
+    for domain in &mesh.spec.domains {
+        let answer = check::ask(server, domain).await;
+        if answer != Answer::Configured {
+            return Some((format!("the DNS server of this node, {},", server.ip()), domain.clone(), answer));
+        }
+    }
+    None
+}
+
+/// Every ready DNS pod, for every mesh domain.
+async fn ask(ctx: &Context, mesh: &MeshConfig, service: &ServiceId) -> Vec<(IpAddr, String, Answer)> {
+    let mut questions = Vec::new();
+    for slice in ctx.index.slices(service) {
+        let port = slice.ports.iter().find(|port| port.udp).map_or(53, |port| port.port);
+        for pod in slice.endpoints.iter().filter(|endpoint| endpoint.ready) {
+            let of_pod = mesh.spec.domains.iter();
+            questions.extend(of_pod.map(|domain| (SocketAddr::new(pod.address, port), domain.clone())));
+        }
+    }
+    let ask = |(pod, domain): (SocketAddr, String)| async move {
+        let answer = check::ask(pod, &domain).await;
+        (pod.ip(), domain, answer)
+    };
+    join_all(questions.into_iter().map(ask)).await
+}
+
+/// What a person does who is told to do it.
+fn by_hand(ctx: &Context, mesh: &MeshConfig) -> String {
+    let address = |namespace: &str, name: &str| {
+        let service = ctx.index.service(&ServiceId::new(namespace, name));
+        service.and_then(|service| service.cluster_ip).map(|ip| ip.to_string())
+    };
+    let dns = &mesh.spec.dns;
+    let dns_service = address(&dns.namespace, &dns.service);
+    let block = Block {
+        domains: &mesh.spec.domains,
+        cluster_domain: &mesh.spec.cluster_domain,
+        namespace: &ctx.namespace,
+        dns_service: dns_service.as_deref().unwrap_or("<address of the cluster's DNS>"),
+        port: 53,
+        exact: &exact(ctx),
+    };
+    let resolver = address(&ctx.namespace, DNS_SERVICE).map(|resolver| {
+        format!("have your DNS forward {} to {resolver}, or ", mesh.spec.domains.join(" and "))
+    });
+    format!(
+        "{}add this to CoreDNS's Corefile, and keep it in step with the Services:\n{}",
+        resolver.unwrap_or_default(),
+        block.render()
+    )
+}
+
+fn openshift(domains: &[String], resolver: IpAddr) -> String {
+    let zones = domains.iter().map(|domain| format!("\"{domain}\"")).collect::<Vec<_>>().join(", ");
+    format!(
+        "OpenShift's DNS operator undoes what others edit, so tell it yourself: add {{\"name\": \"weft\", \"zones\": [{zones}], \"forwardPlugin\": {{\"upstreams\": [\"{resolver}\"]}}}} to spec.servers of its object, with oc edit dns.operator/default"
+    )
+}
+
+/// (Service, namespace, shadow) of the shadows that no rule finds.
+fn exact(ctx: &Context) -> Vec<(String, String, String)> {
+    let hashed = ctx.index.all_meshed().into_iter().filter_map(|id| match ShadowName::of(&id) {
+        ShadowName::Hashed(shadow) => Some((id.name.to_string(), id.namespace.to_string(), shadow)),
+        ShadowName::Ruled(_) => None,
+    });
+    hashed.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_told_what_to_do_by_hand() {
+        let again = "2026-11-26T12:34:56.789Z".parse().unwrap();
+        let texts = [
+            conflict("kube-system", "coredns", Some("argocd-controller"), again),
+            conflict("kube-system", "coredns", None, again),
+            openshift(&["weft.mesh".into(), "traefik.mesh".into()], [172, 30, 1, 2].into()),
+        ];
+        insta::assert_snapshot!(texts.join("\n"));
+    }
+}

@@ -1,0 +1,212 @@
+//! The mesh domains in DNS servers of all kinds, and somebody who undoes our lines.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::api::ApiServer;
+use super::{
+    CART, COREDNS, COREFILE, MESH, OURS, cluster, condition, corefile, mesh, operator, reason, service,
+    standing_mesh, two_more_looks, until,
+};
+
+const CUSTOM: &str = "/api/v1/namespaces/kube-system/configmaps/coredns-custom";
+const KUBE_DNS: &str = "/api/v1/namespaces/kube-system/configmaps/kube-dns";
+const NODE_CACHE: &str = "/api/v1/namespaces/kube-system/configmaps/node-local-dns";
+const RESOLVER: &str = "/api/v1/namespaces/weft-system/services/weft-dns";
+const KEY: &str = "weft.mesh.weft-system.server";
+
+fn config_map(data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": data})
+}
+
+fn patches(api: &ApiServer, path: &str) -> usize {
+    api.writes().iter().filter(|write| **write == format!("PATCH {path}")).count()
+}
+
+fn message(api: &ApiServer) -> String {
+    condition(&api.get(MESH).unwrap(), "DNSConfigured").unwrap().2
+}
+
+fn found(api: &ApiServer) -> String {
+    api.get(MESH).unwrap()["status"]["dns"]["provider"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_corefile_imports_servers_the_lines_stand_under_a_key_of_their_own() {
+    let (api, client) = cluster().await;
+    let text = format!("{COREFILE}\nimport custom/*.server\n");
+    api.put(COREDNS, config_map(json!({"Corefile": text})));
+    api.put(CUSTOM, config_map(json!({"corp.server": "corp.example:53 {\n}\n"})));
+    api.put(MESH, mesh(json!({})));
+    let _operator = operator(client);
+    let lines = until("our key", &api, || Some(api.get(CUSTOM)?["data"][KEY].as_str()?.to_owned())).await;
+    assert!(lines.contains("weft.mesh:53 {"), "{lines}");
+    two_more_looks(&api).await;
+    assert_eq!((corefile(&api), patches(&api, COREDNS)), (text, 0), "the Corefile is the distribution's");
+    assert!(
+        message(&api).contains(&format!("under {KEY} in ConfigMap kube-system/coredns-custom")),
+        "{}",
+        message(&api)
+    );
+    assert_eq!(found(&api), "CoreDNS");
+
+    api.delete(MESH);
+    until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
+    assert_eq!(api.get(CUSTOM).unwrap()["data"], json!({"corp.server": "corp.example:53 {\n}\n"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kube_dns_is_told_to_ask_our_resolver() {
+    let (api, client) = cluster().await;
+    api.delete(COREDNS);
+    api.put(KUBE_DNS, config_map(json!({"stubDomains": "{\"corp.example\": [\"192.0.2.53\"]}"})));
+    api.put(RESOLVER, service("10.96.0.77", &[53]));
+    api.put(MESH, mesh(json!({"domains": ["weft.mesh", "traefik.mesh"]})));
+    let _operator = operator(client);
+    let stubs = || Some(api.get(KUBE_DNS)?["data"]["stubDomains"].as_str()?.to_owned());
+    let text = until("stub domains", &api, || stubs().filter(|text| text.contains("traefik.mesh"))).await;
+    let all: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&all["weft.mesh"], &all["corp.example"]), (&json!(["10.96.0.77"]), &json!(["192.0.2.53"])));
+    until("its name", &api, || (found(&api) == "KubeDNS").then_some(())).await;
+
+    api.edit(MESH, |mesh| mesh["spec"] = json!({"domains": ["traefik.mesh"]}));
+    until("fewer", &api, || stubs().filter(|text| !text.contains("weft.mesh"))).await;
+    api.delete(MESH);
+    until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
+    assert_eq!(stubs().unwrap(), "{\"corp.example\": [\"192.0.2.53\"]}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_map_that_was_made_for_our_lines_goes_with_them() {
+    let (api, client) = cluster().await;
+    api.put(RESOLVER, service("10.96.0.77", &[53]));
+    api.put(MESH, mesh(json!({"dns": {"provider": "KubeDNS"}})));
+    let _operator = operator(client);
+    let made = until("kube-dns's ConfigMap", &api, || api.get(KUBE_DNS)).await;
+    assert_eq!(made["data"]["stubDomains"], "{\"weft.mesh\": [\"10.96.0.77\"]}\n");
+    assert_eq!(made["metadata"]["labels"]["weft.mesh/made-for"], "weft-system");
+    assert_eq!(corefile(&api), COREFILE, "CoreDNS was not asked for");
+    two_more_looks(&api).await;
+    api.delete(MESH);
+    until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
+    assert_eq!(api.get(KUBE_DNS), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_charts_resolver_kube_dns_cannot_be_told_and_the_status_says_so() {
+    let (api, client) = cluster().await;
+    api.put(MESH, mesh(json!({"dns": {"provider": "KubeDNS"}})));
+    let _operator = operator(client);
+    until("DNSFailed", &api, || (reason(&api, MESH, "DNSConfigured")? == "DNSFailed").then_some(())).await;
+    assert_eq!(
+        message(&api),
+        "Service weft-system/weft-dns has no ClusterIP: the chart makes it, run helm upgrade"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_local_cache_is_told_as_well_and_left_as_it_was() {
+    const CACHE: &str = "cluster.local:53 {\n    bind 169.254.20.10\n    forward . 10.96.0.99 {\n        force_tcp\n    }\n}\n";
+    let (api, client) = cluster().await;
+    api.put(NODE_CACHE, config_map(json!({"Corefile": CACHE})));
+    api.put(
+        "/apis/apps/v1/namespaces/kube-system/daemonsets/node-local-dns",
+        json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {}, "spec": {"selector": {}, "template": {"spec": {"containers": []}}}}),
+    );
+    api.put(MESH, mesh(json!({})));
+    let _operator = operator(client);
+    let cache = || api.get(NODE_CACHE).unwrap()["data"]["Corefile"].as_str().unwrap().to_owned();
+    until("the cache's lines", &api, || cache().contains("weft.mesh:53").then_some(())).await;
+    assert!(cache().contains("bind 169.254.20.10\n    forward . 10.96.0.99 {"), "{}", cache());
+    until("CoreDNS's lines", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
+    until("its name", &api, || (found(&api) == "CoreDNS behind NodeLocal DNSCache").then_some(())).await;
+    api.delete(MESH);
+    until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
+    assert_eq!((cache().as_str(), corefile(&api).as_str()), (CACHE, COREFILE));
+}
+
+/// Whenever our lines are in, `who` puts back what was there, as a controller does.
+fn undo(api: &ApiServer, who: &'static str) -> tokio::task::JoinHandle<()> {
+    let api = api.clone();
+    tokio::spawn(async move {
+        loop {
+            if corefile(&api) != COREFILE {
+                api.edit(COREDNS, |map| {
+                    map["data"]["Corefile"] = json!(COREFILE);
+                    map["metadata"]["managedFields"] = json!([{"manager": who, "operation": "Update", "apiVersion": "v1",
+                        "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:Corefile": {}}}}]);
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fight_ends_after_a_few_rounds_and_everything_else_goes_on() {
+    let (api, client) = cluster().await;
+    let undoing = undo(&api, "argocd-controller");
+    api.put(MESH, mesh(json!({})));
+    let _operator = operator(client);
+    until("Conflict", &api, || (reason(&api, MESH, "DNSConfigured")? == "Conflict").then_some(())).await;
+    let told = message(&api);
+    assert!(told.contains("argocd-controller keeps undoing") && told.contains("spec.dns.provider"), "{told}");
+    assert_eq!(patches(&api, COREDNS), 5);
+    let events =
+        || api.events_on("MeshConfig", "weft").into_iter().filter(|event| event.contains("Warning Conflict"));
+    until("the Event", &api, || events().next()).await;
+
+    // The rest goes on, and DNS is let be.
+    api.delete(CART);
+    api.put("/api/v1/namespaces/shop/services/pay", service("10.96.0.30", &[80]));
+    until("the other shadow", &api, || api.get(&format!("{OURS}/services/pay-weft-shop"))).await;
+    two_more_looks(&api).await;
+    assert_eq!((patches(&api, COREDNS), message(&api)), (5, told), "not even the message changes");
+    assert!(events().count() <= 2, "{:?}", events().collect::<Vec<_>>());
+
+    // It stops, and somebody touches the MeshConfig.
+    undoing.abort();
+    api.edit(MESH, |mesh| mesh["metadata"]["generation"] = json!(2));
+    until("the lines", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
+    until("no Conflict", &api, || (reason(&api, MESH, "DNSConfigured")? != "Conflict").then_some(())).await;
+    two_more_looks(&api).await;
+    assert_eq!(patches(&api, COREDNS), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_somebody_else_for_our_domain_are_not_doubled() {
+    let (api, client) = cluster().await;
+    let taken = format!("{COREFILE}\nweft.mesh {{\n    whoami\n}}\n");
+    api.put(COREDNS, config_map(json!({"Corefile": taken})));
+    api.put(MESH, mesh(json!({})));
+    let _operator = operator(client);
+    until("DNSFailed", &api, || (reason(&api, MESH, "DNSConfigured")? == "DNSFailed").then_some(())).await;
+    assert!(message(&api).contains("has lines for weft.mesh already"), "{}", message(&api));
+    assert_eq!(corefile(&api), taken);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_another_mesh_are_another_meshs() {
+    let (api, _operator) = standing_mesh(json!({})).await;
+    let theirs = "# BEGIN weft.mesh in weft: managed by weft-operator, edits within are undone\nother.mesh:53 {\n}\n# END weft.mesh in weft\n";
+    api.edit(COREDNS, |map| {
+        let ours = map["data"]["Corefile"].as_str().unwrap().to_owned();
+        map["data"]["Corefile"] = json!(ours + theirs);
+    });
+    two_more_looks(&api).await;
+    assert!(
+        corefile(&api).ends_with(theirs) && corefile(&api).contains("weft.mesh:53 {"),
+        "{}",
+        corefile(&api)
+    );
+    api.delete(MESH);
+    until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
+    let left = corefile(&api);
+    assert!(
+        left.starts_with(COREFILE) && left.contains("other.mesh:53 {\n}\n# END weft.mesh in weft\n"),
+        "{left}"
+    );
+    assert!(!left.contains("weft.mesh:53"), "{left}");
+}
