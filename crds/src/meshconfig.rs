@@ -13,6 +13,7 @@
 mod access;
 mod defaults;
 mod proxy;
+mod rollout;
 mod rules;
 mod status;
 
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use access::AccessControl;
 pub use defaults::{CircuitBreaker, Defaults, RateLimit, Retry, Timeouts, TrafficType};
 pub use proxy::{AccessLog, Drain, ImagePullPolicy, LogFormat, LogLevel, PortRange, Proxy};
+pub use rollout::Rollout;
 pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, SmiCounts};
 
 /// The mesh as it should be. Every field has a default; `spec: {}` is a complete mesh.

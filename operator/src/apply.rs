@@ -69,13 +69,32 @@ impl Writer {
             + Serialize
             + DeserializeOwned,
     {
-        let object = describe(desired);
-        let failed = |source| WriteError::Api { object: object.clone(), source };
-        let encoding = |source| WriteError::Encoding { object: object.clone(), source };
-        let api = self.api::<K>(&desired.namespace().unwrap_or_default());
-        let name = desired.name_any();
-        let wanted = serde_json::to_value(desired).map_err(encoding)?;
-        if let Some(object) = api.get_opt(&name).await.map_err(failed)? {
+        let live = self.read::<K>(&desired.namespace().unwrap_or_default(), &desired.name_any()).await?;
+        self.apply_over(live, desired).await
+    }
+
+    /// The object as it is.
+    pub async fn read<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, WriteError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let object = || format!("{} {namespace}/{name}", K::kind(&()));
+        let read = self.api::<K>(namespace).get_opt(name).await;
+        read.map_err(|source| WriteError::Api { object: object(), source })
+    }
+
+    /// [`Writer::apply`] for callers that have looked already: the object is as `live` says.
+    pub async fn apply_over<K>(&self, live: Option<K>, desired: &K) -> Result<K, WriteError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let encoding = |source| WriteError::Encoding { object: describe(desired), source };
+        if let Some(object) = live {
+            let wanted = serde_json::to_value(desired).map_err(encoding)?;
             let live = serde_json::to_value(&object).map_err(encoding)?;
             if contains(&live, &wanted) && !takes_out(&live, &wanted) {
                 return Ok(object);

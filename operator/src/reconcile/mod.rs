@@ -11,6 +11,7 @@ pub mod findings;
 pub mod meshconfig;
 pub mod problems;
 pub mod proxies;
+pub mod rollout;
 pub mod shadow;
 pub mod status;
 pub mod tell;
