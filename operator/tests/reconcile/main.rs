@@ -5,6 +5,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "json! is written where it is given")]
 
 mod api;
+mod rollout;
 
 use std::sync::Arc;
 use std::time::Duration;
