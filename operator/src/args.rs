@@ -26,6 +26,13 @@ pub struct Args {
 pub enum Command {
     /// Run the operator.
     Run(RunArgs),
+    /// Bring the CRD of MeshConfig to this version, unless it is of a newer one. Helm calls this before it installs or upgrades
+    /// anything else.
+    ApplyCrds {
+        /// How long to wait until every version is served.
+        #[arg(long, env = "WEFT_CRDS_TIMEOUT_SECONDS", default_value_t = 30)]
+        timeout_seconds: u64,
+    },
     /// Delete every MeshConfig of the namespace and wait until the running operator has taken everything out. Helm calls this
     /// before it removes the operator.
     Cleanup {

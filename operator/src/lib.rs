@@ -11,6 +11,7 @@ pub mod args;
 pub mod cleanup;
 pub mod compile;
 pub mod context;
+pub mod definition;
 pub mod dns;
 pub mod index;
 pub mod lease;

@@ -22,7 +22,7 @@ use weft_operator::publish::Publisher;
 use weft_operator::serve::admin::Admin;
 use weft_operator::serve::debug::Debug;
 use weft_operator::serve::metrics::Metrics;
-use weft_operator::{cleanup, reconcile, serve};
+use weft_operator::{cleanup, definition, reconcile, serve};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -63,6 +63,9 @@ async fn start(args: Args) -> Result<(), Failure> {
     let client = Client::try_default().await?;
     match args.command {
         Command::Run(run_args) => run(client, args.namespace, run_args).await,
+        Command::ApplyCrds { timeout_seconds } => {
+            Ok(definition::apply(client, Duration::from_secs(timeout_seconds)).await?)
+        }
         Command::Cleanup { timeout_seconds } => {
             Ok(cleanup::run(client, &args.namespace, Duration::from_secs(timeout_seconds)).await?)
         }
