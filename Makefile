@@ -48,12 +48,16 @@ generate-check: ## Fail when a generated file differs from its source
 	@.ci/generate --check
 
 .PHONY: e2e
-e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main, data-path or smi
+e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main, data-path, smi or lifecycle
 	@tests/run-e2e.sh $(SUITE)
 
 .PHONY: e2e-all
 e2e-all: deps ## End-to-end tests of every suite
-	@for suite in main data-path smi; do tests/run-e2e.sh $$suite || exit 1; done
+	@for suite in main data-path smi lifecycle; do tests/run-e2e.sh $$suite || exit 1; done
+
+.PHONY: skew
+skew: deps ## Operator and proxies of this version and of the one before in every pairing, on the cluster
+	@tests/run-skew.sh
 
 ##@ The cluster
 

@@ -9,6 +9,7 @@
 //! - [`stage`]: a namespace with all of that, ready to be called.
 //! - [`traffic`], [`protocols`], [`probe`]: requests, load and DNS queries from a user's pods; gRPC, WebSocket, TCP, UDP,
 //!   raw bytes; each change of who answers.
+//! - [`mixed`]: load of every kind at once.
 //! - [`mesh`]: installing Weft and looking at what it made.
 //! - [`smi`]: objects of the Service Mesh Interface, and what became of them.
 //! - [`metrics`]: what the proxies count; [`access_log`]: what they write of each request.
@@ -35,6 +36,7 @@ pub mod exec;
 pub mod forgery;
 pub mod mesh;
 pub mod metrics;
+pub mod mixed;
 pub mod node;
 pub mod probe;
 pub mod protocols;

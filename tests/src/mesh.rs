@@ -106,7 +106,8 @@ pub async fn absent(cluster: &Cluster) -> Result {
     uninstall(cluster).await
 }
 
-async fn helm(args: &[&str]) -> Result<String> {
+/// Runs Helm; what it printed.
+pub async fn helm(args: &[&str]) -> Result<String> {
     let output = tokio::process::Command::new("helm").args(args).output().await;
     let output = output.map_err(|error| format!("helm cannot be run, is it on PATH? {error}"))?;
     if output.status.success() {
@@ -117,6 +118,12 @@ async fn helm(args: &[&str]) -> Result<String> {
 
 /// Installs the chart into a namespace that enforces Pod Security `restricted`, without a MeshConfig.
 pub async fn install(cluster: &Cluster) -> Result {
+    namespace(cluster).await?;
+    release("install", CHART, &image_tag()).await
+}
+
+/// Makes the namespace.
+pub async fn namespace(cluster: &Cluster) -> Result {
     let namespace = json!({
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -124,30 +131,22 @@ pub async fn install(cluster: &Cluster) -> Result {
     });
     let params = PatchParams::apply("weft-tests").force();
     cluster.all::<Namespace>().patch(NAMESPACE, &params, &Patch::Apply(namespace)).await?;
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/weft");
-    let (registry, tag) =
-        (format!("image.registry={}", image_registry()), format!("image.tag={}", image_tag()));
-    helm(&[
-        "install",
-        NAME,
-        chart,
-        "--namespace",
-        NAMESPACE,
-        "--set",
-        &registry,
-        "--set",
-        &tag,
-        "--set",
-        "smi.metrics.enabled=true",
-        "--wait",
-        "--timeout",
-        "90s",
-    ])
-    .await
-    .map(|_| ())
+    Ok(())
 }
 
-/// Uninstalls the release, if there is one, and removes the namespace and the CRD, which Helm would not renew.
+/// The chart of this checkout.
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/weft");
+
+/// `helm install` or `helm upgrade` of a chart with the images of `tag`, and nothing else.
+pub async fn release(command: &str, chart: &str, tag: &str) -> Result {
+    let (registry, tag) = (format!("image.registry={}", image_registry()), format!("image.tag={tag}"));
+    let sets = ["--set", &registry, "--set", &tag, "--set", "smi.metrics.enabled=true"];
+    let rest = ["--wait", "--timeout", "90s"];
+    let args = [&[command, NAME, chart, "--namespace", NAMESPACE][..], &sets, &rest].concat();
+    helm(&args).await.map(|_| ())
+}
+
+/// Uninstalls the release, if there is one, and removes the namespace and the CRD, which Helm leaves.
 pub async fn uninstall(cluster: &Cluster) -> Result {
     let releases = helm(&["list", "--all", "--short", "--namespace", NAMESPACE]).await?;
     if releases.lines().any(|release| release == NAME) {
@@ -173,13 +172,16 @@ pub async fn helm_uninstall() -> Result {
     helm(&["uninstall", NAME, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"]).await.map(|_| ())
 }
 
-/// The MeshConfig of the tests: drains are short, so that the tests are.
+/// The MeshConfig of the tests: drains are short and new proxies are not looked at for long, so that the tests are short.
 pub fn meshconfig() -> Value {
     json!({
         "apiVersion": "weft.mesh/v1alpha1",
         "kind": "MeshConfig",
         "metadata": { "name": NAME },
-        "spec": { "proxy": { "drain": { "acceptWindowSeconds": 5, "deadlineSeconds": 20 } } },
+        "spec": { "proxy": {
+            "drain": { "acceptWindowSeconds": 5, "deadlineSeconds": 20 },
+            "rollout": { "observeSeconds": 1 },
+        } },
     })
 }
 
@@ -234,7 +236,7 @@ pub async fn delete_meshconfig(cluster: &Cluster) -> Result {
     .await
 }
 
-/// Waits until the MeshConfig is Ready for its current generation.
+/// Waits until the MeshConfig is Ready for its current generation, and every node has its new proxy.
 pub async fn ready(cluster: &Cluster, deadline: Duration) -> Result {
     let api = meshconfigs(cluster);
     wait::until("the MeshConfig is Ready", deadline, async || {
@@ -242,14 +244,30 @@ pub async fn ready(cluster: &Cluster, deadline: Duration) -> Result {
         let status = &object.data["status"];
         let current = status["observedGeneration"].as_i64() == object.metadata.generation;
         let ready = condition(status, "Ready") == Some("True");
-        Ok(Seen::when(current && ready, (), || format!("{status:#}")))
+        // Ready all the while, since every node is served.
+        let rolling = reason(status, "RolloutPaused") == Some("Rolling");
+        Ok(Seen::when(current && ready && !rolling, (), || format!("{status:#}")))
     })
     .await
 }
 
 /// A condition's status.
 pub fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a str> {
-    status["conditions"].as_array()?.iter().find(|one| one["type"] == kind)?["status"].as_str()
+    field(status, kind, "status")
+}
+
+/// A condition's reason.
+pub fn reason<'a>(status: &'a Value, kind: &str) -> Option<&'a str> {
+    field(status, kind, "reason")
+}
+
+/// What a condition says to people.
+pub fn message<'a>(status: &'a Value, kind: &str) -> Option<&'a str> {
+    field(status, kind, "message")
+}
+
+fn field<'a>(status: &'a Value, kind: &str, field: &str) -> Option<&'a str> {
+    status["conditions"].as_array()?.iter().find(|one| one["type"] == kind)?[field].as_str()
 }
 
 /// The MeshConfig's status.
