@@ -28,14 +28,15 @@ fn what_is_written_in_one_version_is_read_in_the_other_and_served() {
         mesh::installed(&cluster).await?;
         assert_eq!(read(&cluster, "v1alpha1").await?, read(&cluster, "v1beta1").await?);
 
-        // Written in the newer version, in the way of a user, with a field nobody knows.
+        // Written in the newer version, and changed in it with a field nobody knows.
         let written = async {
             let mut object = mesh::meshconfig();
             object["apiVersion"] = json!("weft.mesh/v1beta1");
             object["spec"]["deniedStatus"] = json!(404);
-            object["spec"]["proxy"]["aFieldNobodyKnows"] = json!(true);
-            let params = PatchParams::apply("weft-tests").force();
-            in_version(&cluster, "v1beta1").patch("weft", &params, &Patch::Apply(&object)).await?;
+            let (params, beta) = (PatchParams::apply("weft-tests").force(), in_version(&cluster, "v1beta1"));
+            beta.patch("weft", &params, &Patch::Apply(&object)).await?;
+            let unknown = Patch::Merge(json!({ "spec": { "proxy": { "aFieldNobodyKnows": true } } }));
+            beta.patch("weft", &PatchParams::default(), &unknown).await?;
             mesh::ready(&cluster, seconds(60)).await?;
             let (alpha, beta) = (read(&cluster, "v1alpha1").await?, read(&cluster, "v1beta1").await?);
             assert_eq!(alpha, beta);
