@@ -18,11 +18,11 @@ const EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum DefinitionError {
     /// The API server refused.
-    #[error("CustomResourceDefinition {CRD_NAME}: {0}")]
+    #[error("CustomResourceDefinition meshconfigs.weft.mesh: {0}")]
     Api(#[from] kube::Error),
     /// It was written, and is not in force.
     #[error(
-        "CustomResourceDefinition {CRD_NAME}: {0} is not served yet: `kubectl describe crd {CRD_NAME}` says what it waits for"
+        "CustomResourceDefinition meshconfigs.weft.mesh: {0} is not served yet: `kubectl describe crd meshconfigs.weft.mesh` says what it waits for"
     )]
     NotServed(String),
 }

@@ -110,14 +110,6 @@ impl Mixed {
         assert!(report.calls >= 100 && report.streams >= CONNECTIONS, "{report:?}");
         Ok(report)
     }
-
-    /// Ends it, whatever came of it.
-    pub async fn abandon(self) -> Result<Vec<LoadReport>> {
-        self.enough.store(true, Relaxed);
-        let reports = self.load.stop().await?;
-        let (_, _) = (self.calls.await?, self.streams.await?);
-        Ok(reports)
-    }
 }
 
 /// gRPC calls on one channel, one after the other, until there are enough.
@@ -134,27 +126,25 @@ async fn call(cluster: Cluster, client: PodRef, url: String, enough: Arc<AtomicB
     Ok(well)
 }
 
-/// TCP connections that last, in sets that overlap, until there are enough.
+/// TCP connections that last, in two sets of different lengths, so that at any time some are young and some are old.
 async fn stream(cluster: Cluster, client: PodRef, to: String, enough: Arc<AtomicBool>) -> Result<u64> {
-    let one = async |wait: Duration| {
+    let set = async |seconds: u64| -> Result<u64> {
         let mut well = 0;
-        tokio::time::sleep(wait).await;
         while !enough.load(Relaxed) {
-            let (connections, bytes) = (CONNECTIONS / 2, RATE * STREAM_SECONDS);
-            let args = [connections.to_string(), bytes.to_string(), RATE.to_string()];
+            let args = [CONNECTIONS / 2, RATE * seconds, RATE].map(|number| number.to_string());
             let [connections, bytes, rate] = args.each_ref().map(String::as_str);
-            let args =
-                ["--mode", "echo", "--connections", connections, "--bytes", bytes, "--rate", rate, "--timeout", "30000"];
-            let report = tcp(&cluster, &client, &to, &args).await?;
+            let args = [
+                &["--mode", "echo", "--connections", connections][..],
+                &["--bytes", bytes, "--rate", rate, "--timeout", "30000"],
+            ];
+            let report = tcp(&cluster, &client, &to, &args.concat()).await?;
             if report.failed > 0 {
-                return Err(format!("TCP connections of {STREAM_SECONDS} s were cut: {report:?}").into());
+                return Err(format!("TCP connections of {seconds} s were cut: {report:?}").into());
             }
             well += report.ok;
         }
         Ok(well)
     };
-    // So that at any time some are young and some are old.
-    let half = Duration::from_secs(STREAM_SECONDS / 2);
-    let (first, second): (Result<u64>, Result<u64>) = tokio::join!(one(Duration::ZERO), one(half));
-    Ok(first? + second?)
+    let (long, short) = tokio::join!(set(STREAM_SECONDS), set(STREAM_SECONDS / 2 + 1));
+    Ok(long? + short?)
 }

@@ -55,14 +55,10 @@ impl ProxyFacts {
         owners.find(|owner| owner.kind == "DaemonSet" && owner.name == PROXY_SERVICE_ACCOUNT)?;
         let spec = pod.spec.as_ref()?;
         let status = pod.status.clone().unwrap_or_default();
-        let text = |map: &Option<_>, key: &str| -> Option<String> {
-            let map: &std::collections::BTreeMap<String, String> = map.as_ref()?;
-            map.get(key).cloned()
-        };
-        let template = template_key(
-            &text(&meta.labels, TEMPLATE_LABEL).unwrap_or_default(),
-            text(&meta.annotations, RESTARTED_AT).as_deref(),
-        );
+        let hash = meta.labels.as_ref().and_then(|labels| labels.get(TEMPLATE_LABEL));
+        let restarted = meta.annotations.as_ref().and_then(|annotations| annotations.get(RESTARTED_AT));
+        let template =
+            template_key(hash.map(String::as_str).unwrap_or_default(), restarted.map(String::as_str));
         let container = status.container_statuses.iter().flatten().next();
         let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         Some(Self {
@@ -145,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(spec: Value, status: Value) -> Pod {
+    fn pod(spec: &Value, status: &Value) -> Pod {
         let owner =
             json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "weft-proxy", "uid": "d", "controller": true}]);
         let metadata = json!({"namespace": "weft-system", "name": "weft-proxy-1", "uid": "u", "ownerReferences": owner,
@@ -162,7 +158,7 @@ mod tests {
         let status = json!({"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [
             {"name": "proxy", "image": "", "imageID": "", "ready": true, "restartCount": 2, "state": {"running": {}}}]});
         let facts =
-            ProxyFacts::of(&pod(json!({"nodeName": "n1", "containers": containers()}), status)).unwrap();
+            ProxyFacts::of(&pod(&json!({"nodeName": "n1", "containers": containers()}), &status)).unwrap();
         assert_eq!((&*facts.node, &*facts.template, &*facts.image), ("n1", "abc", "weft-proxy:1"));
         assert!(facts.ready && !facts.leaving && facts.trouble.is_none());
         assert_eq!((facts.restarts, facts.address), (2, Some([10, 0, 0, 1].into())));
@@ -170,17 +166,17 @@ mod tests {
 
     #[test]
     fn why_a_pod_cannot_run() {
-        let waiting = |reason: &str, last: Value| {
+        let waiting = |reason: &str, last: &Value| {
             let status = json!({"containerStatuses": [{"name": "proxy", "image": "", "imageID": "", "ready": false, "restartCount": 1,
                 "state": {"waiting": {"reason": reason, "message": "back-off"}}, "lastState": last}]});
-            ProxyFacts::of(&pod(json!({"nodeName": "n1", "containers": containers()}), status)).unwrap().trouble
+            ProxyFacts::of(&pod(&json!({"nodeName": "n1", "containers": containers()}), &status)).unwrap().trouble
         };
-        assert_eq!(waiting("ContainerCreating", json!({})), None);
+        assert_eq!(waiting("ContainerCreating", &json!({})), None);
         assert_eq!(
-            waiting("ImagePullBackOff", json!({})),
+            waiting("ImagePullBackOff", &json!({})),
             Some(("ImagePullBackOff".into(), "back-off".into()))
         );
-        let crashed = waiting("CrashLoopBackOff", json!({"terminated": {"exitCode": 101, "reason": "Error"}}));
+        let crashed = waiting("CrashLoopBackOff", &json!({"terminated": {"exitCode": 101, "reason": "Error"}}));
         assert_eq!(
             crashed,
             Some(("CrashLoopBackOff".into(), "it ended with exit code 101 (Error)".into()))
@@ -194,7 +190,7 @@ mod tests {
         let status = json!({"conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient cpu"}]});
         let facts =
-            ProxyFacts::of(&pod(json!({"affinity": affinity, "containers": containers()}), status)).unwrap();
+            ProxyFacts::of(&pod(&json!({"affinity": affinity, "containers": containers()}), &status)).unwrap();
         assert_eq!(&*facts.node, "n2");
         assert_eq!(facts.trouble, Some(("Unschedulable".into(), "Insufficient cpu".into())));
     }
@@ -202,7 +198,7 @@ mod tests {
     #[test]
     fn only_the_daemon_set_s_own_pods_of_our_namespace_count() {
         let mut pods = ProxyPods::default();
-        let one = pod(json!({"nodeName": "n1", "containers": containers()}), json!({}));
+        let one = pod(&json!({"nodeName": "n1", "containers": containers()}), &json!({}));
         pods.update("weft-system", &Name::new("shop", "weft-proxy-1"), Some(&one));
         assert!(pods.all().is_empty(), "of another namespace");
         let mut forged = one.clone();

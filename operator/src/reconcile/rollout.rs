@@ -32,6 +32,7 @@ use record::Record;
 
 /// One proxy pod.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Seen {
     /// Its name.
     pub name: Arc<str>,
@@ -208,7 +209,7 @@ pub fn decide(live: Option<&Live>, wanted: &str, pods: &[Seen], pace: Pace, held
 
 /// On how many nodes at a time, after `done` went well: as many again, in powers of two, at most a quarter of all.
 fn surge(done: u32, nodes: u32) -> u32 {
-    let doubled = 1 << done.max(1).ilog2();
+    let doubled = 1_u32 << done.max(1).ilog2();
     doubled.min(nodes.div_ceil(4)).max(1)
 }
 

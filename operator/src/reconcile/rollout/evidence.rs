@@ -27,14 +27,17 @@ pub fn of(wanted: &str, pods: &[Seen], pace: Pace) -> Option<Record> {
     if old.is_empty() {
         return None;
     }
-    let new = pods.iter().filter(|pod| pod.current && !pod.leaving);
-    new.filter_map(|pod| Some((pod, failure(pod, &old, pace)?))).next().map(|(pod, (reason, message))| Record {
-        template: wanted.to_owned(),
-        node: pod.node.to_string(),
-        pod: pod.name.to_string(),
-        image: pod.image.to_string(),
-        reason,
-        message,
+    let mut new = pods.iter().filter(|pod| pod.current && !pod.leaving);
+    new.find_map(|pod| {
+        let (reason, message) = failure(pod, &old, pace)?;
+        Some(Record {
+            template: wanted.to_owned(),
+            node: pod.node.to_string(),
+            pod: pod.name.to_string(),
+            image: pod.image.to_string(),
+            reason,
+            message,
+        })
     })
 }
 
