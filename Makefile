@@ -65,6 +65,10 @@ chaos: deps ## Faults one after the other under load (CHAOS_SECONDS=1200, SEED=1
 soak: deps ## A long time without faults: memory, descriptors, latency (SOAK_SECONDS=7200)
 	@tests/run-chaos.sh soak
 
+.PHONY: skew
+skew: deps ## Operator and proxies of this version and of the one before in every pairing, on the cluster
+	@tests/run-skew.sh
+
 ##@ The cluster
 
 .PHONY: cluster-up

@@ -34,8 +34,6 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: weft-system, labels: {pod-security.kubernetes.io/enforce: restricted}}
 YAML
-# Helm installs CRDs once and never again.
-apply -f charts/weft/crds | indent
 # The annotation makes new pods when the images changed under their tag.
 helm upgrade --install weft charts/weft --namespace weft-system --wait --timeout 120s \
   --set image.registry="$REGISTRY" --set image.tag="$TAG" --set-string operator.podAnnotations.images="$ids" >/dev/null

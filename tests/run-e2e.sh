@@ -9,6 +9,8 @@ shift
 cd "$TESTS/.."
 : "${CARGO_TARGET_DIR:=$WEFT_CACHE/target}"
 export CARGO_TARGET_DIR
+# The suite that upgrades needs something to upgrade to.
+[ "$SUITE" != lifecycle ] || export WEFT_NEXT_TAG=${WEFT_NEXT_TAG:-next}
 .ci/checkout
 
 "$TESTS/cluster/up.sh"

@@ -5,8 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The answer to `GET` [`crate::contract::STATUS_PATH`].
+/// The answer to `GET` [`crate::contract::STATUS_PATH`]. Fields are only added, and what a proxy of another version does not
+/// say has its default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ProxyStatus {
     /// Digest of the resources held, 16 hexadecimal digits.
     pub digest: String,
@@ -16,6 +18,11 @@ pub struct ProxyStatus {
     pub rejections: Vec<Rejection>,
     /// Whether its stream to an operator is up.
     pub connected: bool,
+    /// HTTP requests and TCP connections so far.
+    pub requests: u64,
+    /// How many of them failed by this proxy's own account: no endpoint could be connected to, the endpoint or the proxy
+    /// broke off. What a policy refuses is not among them, nor is what an endpoint answers.
+    pub failures: u64,
 }
 
 /// One refused resource.

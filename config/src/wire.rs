@@ -123,7 +123,8 @@ impl TryFrom<&v1::ResourceKey> for ResourceKey {
 
 impl From<&Entry> for v1::Resource {
     fn from(entry: &Entry) -> Self {
-        Self { hash: entry.hash, ..encode(&entry.resource) }
+        let kind = v1::ResourceKey::from(&entry.resource.key()).kind;
+        Self { hash: entry.hash, kind, ..encode(&entry.resource) }
     }
 }
 
@@ -135,7 +136,7 @@ impl TryFrom<&v1::Resource> for Entry {
     }
 }
 
-/// The encoding of a resource without its hash: what the hash is computed over.
+/// The encoding of a resource without its hash and kind: what the hash is computed over.
 pub(crate) fn encode(resource: &Resource) -> v1::Resource {
     use v1::resource::Body;
     let (name, body) = match resource {
@@ -153,7 +154,7 @@ pub(crate) fn encode(resource: &Resource) -> v1::Resource {
         }
         Resource::Access(id, access) => (id.to_string(), Body::Access(access::encode(access))),
     };
-    v1::Resource { name, body: Some(body), hash: 0 }
+    v1::Resource { name, body: Some(body), hash: 0, kind: 0 }
 }
 
 fn decode(resource: &v1::Resource) -> Result<Resource, DecodeError> {

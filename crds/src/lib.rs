@@ -12,10 +12,20 @@ pub use meshconfig::{MeshConfig, MeshConfigSpec, MeshConfigStatus};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt as _;
 
+/// Name of the CRD of [`MeshConfig`].
+pub const CRD_NAME: &str = "meshconfigs.weft.mesh";
+/// The versions in which a MeshConfig is served. It is stored in the first, which is that of [`MeshConfig`].
+pub const VERSIONS: [&str; 2] = ["v1alpha1", "v1beta1"];
+/// The annotation of the CRD that says which version of Weft it belongs to, so that an older one does not take its place.
+pub const VERSION_ANNOTATION: &str = "weft.mesh/version";
+
 /// The CRD of [`MeshConfig`], with a default for `spec` as a whole.
 ///
 /// `spec` must not be required: a client that applies `spec: {}` on the server side a second time gives up the empty map,
 /// the API server drops it, and without a default the object would be refused.
+///
+/// All [`VERSIONS`] have the one schema, so that nothing is converted but the name of the version: see
+/// `docs/decisions/0019-versions-of-meshconfig.md`.
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = MeshConfig::crd();
     let spec = serde_json::to_value(MeshConfigSpec::default()).map(JSON).ok();
@@ -28,6 +38,18 @@ pub fn crd() -> CustomResourceDefinition {
             property.default.clone_from(&spec);
         }
     }
+    let stored = crd.spec.versions.clone();
+    for name in VERSIONS {
+        if stored.iter().all(|version| version.name != name) {
+            let others = stored.iter().cloned();
+            crd.spec.versions.extend(others.map(|mut version| {
+                (version.name, version.storage) = (name.to_owned(), false);
+                version
+            }));
+        }
+    }
+    let version = (VERSION_ANNOTATION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    crd.metadata.annotations = Some([version].into());
     crd
 }
 

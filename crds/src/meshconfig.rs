@@ -14,6 +14,7 @@ mod access;
 mod defaults;
 mod dns;
 mod proxy;
+mod rollout;
 mod rules;
 mod status;
 
@@ -25,6 +26,7 @@ pub use access::AccessControl;
 pub use defaults::{CircuitBreaker, Defaults, RateLimit, Retry, Timeouts, TrafficType};
 pub use dns::{Dns, DnsFound, DnsProvider};
 pub use proxy::{AccessLog, Drain, ImagePullPolicy, LogFormat, LogLevel, PortRange, Proxy};
+pub use rollout::Rollout;
 pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, SmiCounts};
 
 /// The mesh as it should be. Every field has a default; `spec: {}` is a complete mesh.

@@ -161,12 +161,26 @@ impl Writer {
             + Send
             + 'static,
     {
+        let (namespace, name) = (desired.namespace().unwrap_or_default(), desired.name_any());
+        let live = self.read::<K>(&namespace, &name).await;
+        let live = live.map_err(|source| WriteError::Api { object: describe(desired), source })?;
+        self.apply_over(live, desired).await
+    }
+
+    /// [`Writer::apply`] for callers that have looked already: the object is as `live` says.
+    pub async fn apply_over<K>(&self, live: Option<K>, desired: &K) -> Result<K, WriteError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
         let object = describe(desired);
         let encoding = |source| WriteError::Encoding { object: object.clone(), source };
-        let (namespace, name) = (desired.namespace().unwrap_or_default(), desired.name_any());
-        let there = self.read::<K>(&namespace, &name).await;
-        let there = there.map_err(|source| WriteError::Api { object: object.clone(), source })?;
-        let Some(there) = there else { return self.apply_new(desired).await };
+        let Some(there) = live else { return self.apply_new(desired).await };
         if !made_by_us(there.meta()) {
             return Err(WriteError::Foreign(object));
         }

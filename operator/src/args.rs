@@ -29,6 +29,13 @@ pub enum Command {
     /// Delete every MeshConfig of the namespace and see to it that everything behind them goes: by the running operator, or
     /// where none answers by this command itself. Helm calls this before it removes the operator.
     Cleanup(CleanupArgs),
+    /// Bring the CRD of MeshConfig to this version, unless it is of a newer one. Helm calls this before it installs or upgrades
+    /// anything else.
+    ApplyCrds {
+        /// How long to wait until every version is served.
+        #[arg(long, env = "WEFT_CRDS_TIMEOUT_SECONDS", default_value_t = 30)]
+        timeout_seconds: u64,
+    },
 }
 
 /// Flags of `cleanup`.

@@ -12,6 +12,7 @@ pub mod cleanup;
 pub mod client;
 pub mod compile;
 pub mod context;
+pub mod definition;
 pub mod dns;
 pub mod index;
 pub mod lease;

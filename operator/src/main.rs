@@ -24,7 +24,7 @@ use weft_operator::serve::admin::Admin;
 use weft_operator::serve::debug::Debug;
 use weft_crds::MeshConfig;
 use weft_operator::serve::metrics::Metrics;
-use weft_operator::{client, reconcile, serve};
+use weft_operator::{client, definition, reconcile, serve};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -67,6 +67,9 @@ async fn start(args: Args) -> Result<(), Failure> {
     let (client, writing) = (client::for_reading().await?, client::for_writing().await?);
     match args.command {
         Command::Run(run_args) => run(client, writing, args.namespace, run_args).await,
+        Command::ApplyCrds { timeout_seconds } => {
+            Ok(definition::apply(client, Duration::from_secs(timeout_seconds)).await?)
+        }
         Command::Cleanup(CleanupArgs { timeout_seconds, force, pod_name }) => {
             let patience = Duration::from_secs(timeout_seconds);
             let (namespace, me) = (&*args.namespace, &*pod_name);

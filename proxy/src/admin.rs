@@ -88,10 +88,13 @@ impl Admin {
                 Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be encoded\n"),
             },
             STATUS_PATH => {
-                let status = self.sync.status.load();
-                let status =
-                    ProxyStatus { listen_ports: self.listeners.held_ports(), ..ProxyStatus::clone(&status) };
-                json(&status)
+                let totals = self.metrics.totals();
+                json(&ProxyStatus {
+                    listen_ports: self.listeners.held_ports(),
+                    requests: totals.requests,
+                    failures: totals.failures,
+                    ..ProxyStatus::clone(&self.sync.status.load())
+                })
             }
             EDGES_PATH => json(&self.metrics.edges.read()),
             _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /config-status /edges\n"),

@@ -288,3 +288,62 @@ async fn an_operator_of_another_ca_is_not_trusted() {
     assert!(connected.is_err() && bed.hellos().is_empty());
     assert!(!*view.complete.borrow());
 }
+
+/// A resource of a kind that only a newer operator knows: its body is a field this version skips.
+fn of_a_newer_kind(name: &str, hash: u64) -> v1::Resource {
+    v1::Resource { name: name.into(), body: None, hash, kind: 99 }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_only_a_newer_operator_knows_is_refused_and_is_no_drift() {
+    let mut bed = Bed::make("newer-kind").await;
+    let backend = Backend::start("one").await;
+    let (view, _) = bed.proxy();
+    let updates = bed.stream().await;
+    let entries = service("cart", free_port(), backend.address);
+    let mut first = update(1, &entries);
+    first.upserts.push(of_a_newer_kind("shop/new", 1000));
+    first.digest = first.digest.wrapping_add(1000);
+    updates.send(Ok(first)).await.unwrap();
+    until("it is answered", || bed.acks().len() == 1).await;
+    let key = bed.acks()[0].rejections[0].key.clone().unwrap();
+    assert_eq!((key.kind, key.name.as_str()), (99, "shop/new"));
+
+    // Later Updates count it in; they are no drift.
+    let other = service("other", free_port(), backend.address);
+    let all = [entries.clone(), other.clone()].concat();
+    let digest = update(0, &all).digest;
+    updates.send(Ok(v1::Update { digest: digest.wrapping_add(1000), ..update(2, &other) })).await.unwrap();
+    until("the second is answered", || bed.acks().len() == 2).await;
+    assert_eq!(bed.acks()[1].rejections.len(), 1);
+    assert_eq!(view.status.load().rejections[0].resource, "shop/new");
+
+    // Once it is gone nothing is refused any more, and the digest is what is held.
+    let gone = v1::ResourceKey { kind: 99, name: "shop/new".into() };
+    updates.send(Ok(v1::Update { removals: vec![gone], digest, ..update(3, &[]) })).await.unwrap();
+    until("the third is answered", || bed.acks().len() == 3).await;
+    assert!(bed.acks()[2].rejections.is_empty() && view.status.load().rejections.is_empty());
+    assert_eq!((bed.hellos().len(), bed.acks()[2].digest), (1, digest), "one stream all the while");
+}
+
+/// What an older operator has no word for stays in the proxy until it asks for everything; then it must go, or what is held
+/// would never again be what the operator thinks.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_in_a_whole_answer_is_gone() {
+    let mut bed = Bed::make("whole").await;
+    let backend = Backend::start("one").await;
+    let (_view, _) = bed.proxy();
+    let updates = bed.stream().await;
+    let (cart, other) =
+        (service("cart", free_port(), backend.address), service("other", free_port(), backend.address));
+    updates.send(Ok(update(1, &[cart.clone(), other].concat()))).await.unwrap();
+    until("it is acknowledged", || bed.acks().len() == 1).await;
+    // An operator that knows nothing of `other`.
+    updates.send(Ok(update(2, &cart))).await.unwrap();
+    let again = bed.stream().await;
+    until("it asks for everything", || bed.hellos().len() == 2).await;
+    assert!(bed.hellos()[1].held.is_empty());
+    again.send(Ok(update(1, &cart))).await.unwrap();
+    until("it is acknowledged", || bed.acks().len() == 2).await;
+    assert_eq!(bed.acks()[1].digest, update(0, &cart).digest);
+}

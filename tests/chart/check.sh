@@ -79,13 +79,17 @@ for variant in "${variants[@]}"; do
   jq -r -f "$here/restricted.jq" "$work/$variant.json" >"$work/faults"
   [ ! -s "$work/faults" ] || fail "not fit for Pod Security restricted ($variant values): $(cat "$work/faults")"
   # Without this the test above would pass on a chart without pods.
-  [ "$(jq '[.[] | select(.spec.template.spec)] | length' "$work/$variant.json")" = 2 ] || fail "expected two pod templates"
+  [ "$(jq '[.[] | select(.spec.template.spec)] | length' "$work/$variant.json")" = 3 ] || fail "expected three pod templates"
 done
 
 jq -r -f "$here/rights.jq" "$work/default.json" >"$work/rights"
 golden rights.txt <"$work/rights"
 ! grep -F '*' "$work/rights" >&2 || fail "a right with a wildcard"
 ! grep '^ServiceAccount [^ ]*/weft-proxy ' "$work/rights" >&2 || fail "the proxies must have no rights"
+
+# The CRD of MeshConfig is Helm's own, installed before all else and never removed: not among the templates.
+jq -e '[.[] | select(.kind == "CustomResourceDefinition" and .spec.group == "weft.mesh")] == []' "$work/default.json" >/dev/null ||
+  fail "the CRD of MeshConfig is a template: it would belong to a release"
 
 # The CRDs of the Service Mesh Interface: as they are generated, and kept when the release goes.
 to_json <"$chart/files/smi-crds.yaml" >"$work/smi-generated.json"
@@ -99,9 +103,9 @@ jq -e '[.[] | select(.kind == "CustomResourceDefinition")] == []' "$work/all.jso
   fail "smi.installCRDs=false leaves CRDs behind"
 
 # Every switch off.
-render --set dns.manage=false --set cleanup.enabled=false --set smi.metrics.enabled=false | to_json >"$work/off.json"
+render --set dns.manage=false --set crds.upgrade=false --set cleanup.enabled=false --set smi.metrics.enabled=false | to_json >"$work/off.json"
 jq -e '[.[] | select(.kind == "Job" or .kind == "APIService" or .metadata.namespace == "kube-system")] == []' "$work/off.json" >/dev/null ||
-  fail "dns.manage, cleanup.enabled and smi.metrics.enabled leave something behind when they are false"
+  fail "dns.manage, crds.upgrade, cleanup.enabled and smi.metrics.enabled leave something behind when they are false"
 
 # Values and their schema name the same things, and all.yaml sets every one to something else.
 to_json <"$chart/values.yaml" | jq '.[0]' >"$work/values.json"
@@ -115,7 +119,7 @@ diff "$work/in-schema" "$work/in-values" >&2 || fail "values.schema.json (<) and
 jq -rn --slurpfile a "$work/values.json" --slurpfile b "$work/all-values.json" '
   $a[0] as $default | $b[0] as $all | $default | to_entries[] | .key as $top | .value | keys[] as $key
   | select($default[$top][$key] == $all[$top][$key]) | "\($top).\($key)"' |
-  grep -vxF -e dns.manage -e cleanup.enabled >"$work/same" && fail "all.yaml leaves at their defaults: $(cat "$work/same")"
+  grep -vxF -e dns.manage -e crds.upgrade -e cleanup.enabled >"$work/same" && fail "all.yaml leaves at their defaults: $(cat "$work/same")"
 
 refused "additional properties 'replica' not allowed" --set operator.replica=3
 refused "additional properties 'operators' not allowed" --set operators.replicas=3

@@ -9,6 +9,8 @@
 mod at_rest;
 #[path = "lifecycle/chaos.rs"]
 mod chaos;
+#[path = "lifecycle/crds.rs"]
+mod crds;
 #[path = "lifecycle/dns.rs"]
 mod dns;
 #[path = "lifecycle/dns_admission.rs"]
@@ -27,3 +29,11 @@ mod outage;
 mod ownership;
 #[path = "lifecycle/removal.rs"]
 mod removal;
+#[path = "lifecycle/skew.rs"]
+mod skew;
+#[path = "lifecycle/upgrade.rs"]
+mod upgrade;
+#[path = "lifecycle/upgrade_bad.rs"]
+mod upgrade_bad;
+#[path = "lifecycle/versions.rs"]
+mod versions;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the static binaries, packs each into an image of its own and loads them into every node of the cluster.
-# WEFT_IMAGE_TAG names their tag (default dev). With KUBECONFIG set nothing is loaded: it says how to push them.
+# WEFT_IMAGE_TAG names their tag (default dev). WEFT_NEXT_TAG asks for operator and proxy under another tag as well, as if they
+# were of a later version, and for proxies that only pretend. With KUBECONFIG set nothing is loaded: it says how to push them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/cluster/env.sh
@@ -20,9 +21,18 @@ for crate in weft-operator weft-proxy weft-lab; do
 done
 
 archives=()
-for name in weft-operator weft-proxy weft-lab; do
-  archive=$ARCHIVES/$name.tar
-  python3 tests/images/mkimage.py "$archive" "localhost/$name:$TAG" "/$name" user=65532:65532 "$CARGO_TARGET_DIR/$TARGET/${profile[$name]}/$name:/$name"
+# pack <archive> <binary> <image> <entrypoint> [label=...]
+pack() {
+  local archive=$ARCHIVES/$1.tar binary=$CARGO_TARGET_DIR/$TARGET/${profile[$2]}/$2
+  python3 tests/images/mkimage.py "$archive" "localhost/$3" "$4" user=65532:65532 "${@:5}" "$binary:/$2"
   archives+=("$archive")
-done
+}
+for name in weft-operator weft-proxy weft-lab; do pack $name $name "$name:$TAG" "/$name"; done
+if [ -n "${WEFT_NEXT_TAG:-}" ]; then
+  # The label makes them other images, which nodes have to start anew.
+  for name in weft-operator weft-proxy; do pack $name-next $name "$name:$WEFT_NEXT_TAG" "/$name" label=version=next; done
+  for fault in refuses fails; do
+    pack weft-proxy-that-$fault weft-lab "weft-proxy-that-$fault:$TAG" "/weft-lab,pretend-proxy,$fault"
+  done
+fi
 "$HERE/load-image.sh" "${archives[@]}"

@@ -13,6 +13,7 @@
 //! - [`traffic`], [`protocols`], [`probe`]: requests, load and DNS queries from a user's pods; gRPC, WebSocket, TCP, UDP,
 //!   raw bytes; each change of who answers.
 //! - [`observers`]: load and probes that go on while there is no API server.
+//! - [`mixed`]: load of every kind at once.
 //! - [`mesh`]: installing Weft and looking at what it made.
 //! - [`smi`]: objects of the Service Mesh Interface, and what became of them.
 //! - [`metrics`]: what the proxies count; [`access_log`]: what they write of each request.
@@ -46,6 +47,7 @@ pub mod forgery;
 pub mod invariants;
 pub mod mesh;
 pub mod metrics;
+pub mod mixed;
 pub mod node;
 pub mod observers;
 pub mod probe;

@@ -106,7 +106,8 @@ pub async fn absent(cluster: &Cluster) -> Result {
     uninstall(cluster).await
 }
 
-async fn helm(args: &[&str]) -> Result<String> {
+/// Runs Helm; what it printed.
+pub async fn helm(args: &[&str]) -> Result<String> {
     let output = tokio::process::Command::new("helm").args(args).output().await;
     let output = output.map_err(|error| format!("helm cannot be run, is it on PATH? {error}"))?;
     if output.status.success() {
@@ -122,6 +123,16 @@ pub async fn install(cluster: &Cluster) -> Result {
 
 /// The same in another namespace, with these values.
 pub async fn install_into(cluster: &Cluster, name: &str, values: &[&str]) -> Result {
+    restricted(cluster, name).await?;
+    helm_release("install", CHART, name, &image_tag(), values).await
+}
+
+/// Makes our namespace.
+pub async fn namespace(cluster: &Cluster) -> Result {
+    restricted(cluster, NAMESPACE).await
+}
+
+async fn restricted(cluster: &Cluster, name: &str) -> Result {
     let namespace = json!({
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -129,17 +140,27 @@ pub async fn install_into(cluster: &Cluster, name: &str, values: &[&str]) -> Res
     });
     let params = PatchParams::apply("weft-tests").force();
     cluster.all::<Namespace>().patch(name, &params, &Patch::Apply(namespace)).await?;
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/weft");
-    let (registry, tag) =
-        (format!("image.registry={}", image_registry()), format!("image.tag={}", image_tag()));
-    let mut args = vec!["install", NAME, chart, "--namespace", name, "--wait", "--timeout", "90s"];
+    Ok(())
+}
+
+/// The chart of this checkout.
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/weft");
+
+/// `helm install` or `helm upgrade` of a chart with the images of `tag`, and nothing else.
+pub async fn release(command: &str, chart: &str, tag: &str) -> Result {
+    helm_release(command, chart, NAMESPACE, tag, &["smi.metrics.enabled=true"]).await
+}
+
+async fn helm_release(command: &str, chart: &str, namespace: &str, tag: &str, values: &[&str]) -> Result {
+    let (registry, tag) = (format!("image.registry={}", image_registry()), format!("image.tag={tag}"));
+    let mut args = vec![command, NAME, chart, "--namespace", namespace, "--wait", "--timeout", "90s"];
     for value in [&*registry, &*tag].iter().chain(values) {
         args.extend(["--set", value]);
     }
     helm(&args).await.map(|_| ())
 }
 
-/// Uninstalls the release, if there is one, and removes the namespace and the CRD, which Helm would not renew.
+/// Uninstalls the release, if there is one, and removes the namespace and the CRD, which Helm leaves.
 pub async fn uninstall(cluster: &Cluster) -> Result {
     let releases = helm(&["list", "--all", "--short", "--namespace", NAMESPACE]).await?;
     if releases.lines().any(|release| release == NAME) {
@@ -170,13 +191,16 @@ pub async fn uninstall_from(namespace: &str) -> Result {
     helm(&["uninstall", NAME, "--namespace", namespace, "--wait", "--timeout", "120s"]).await.map(|_| ())
 }
 
-/// The MeshConfig of the tests: drains are short, so that the tests are.
+/// The MeshConfig of the tests: drains are short and new proxies are not looked at for long, so that the tests are short.
 pub fn meshconfig() -> Value {
     json!({
         "apiVersion": "weft.mesh/v1alpha1",
         "kind": "MeshConfig",
         "metadata": { "name": NAME },
-        "spec": { "proxy": { "drain": { "acceptWindowSeconds": 5, "deadlineSeconds": 20 } } },
+        "spec": { "proxy": {
+            "drain": { "acceptWindowSeconds": 5, "deadlineSeconds": 20 },
+            "rollout": { "observeSeconds": 1 },
+        } },
     })
 }
 
@@ -236,7 +260,7 @@ pub async fn delete_meshconfig(cluster: &Cluster) -> Result {
     .await
 }
 
-/// Waits until the MeshConfig is Ready for its current generation.
+/// Waits until the MeshConfig is Ready for its current generation, and every node has its new proxy.
 pub async fn ready(cluster: &Cluster, deadline: Duration) -> Result {
     let api = meshconfigs(cluster);
     wait::until("the MeshConfig is Ready", deadline, async || {
@@ -244,14 +268,30 @@ pub async fn ready(cluster: &Cluster, deadline: Duration) -> Result {
         let status = &object.data["status"];
         let current = status["observedGeneration"].as_i64() == object.metadata.generation;
         let ready = condition(status, "Ready") == Some("True");
-        Ok(Seen::when(current && ready, (), || format!("{status:#}")))
+        // Ready all the while, since every node is served.
+        let rolling = reason(status, "RolloutPaused") == Some("Rolling");
+        Ok(Seen::when(current && ready && !rolling, (), || format!("{status:#}")))
     })
     .await
 }
 
 /// A condition's status.
 pub fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a str> {
-    status["conditions"].as_array()?.iter().find(|one| one["type"] == kind)?["status"].as_str()
+    field(status, kind, "status")
+}
+
+/// A condition's reason.
+pub fn reason<'a>(status: &'a Value, kind: &str) -> Option<&'a str> {
+    field(status, kind, "reason")
+}
+
+/// What a condition says to people.
+pub fn message<'a>(status: &'a Value, kind: &str) -> Option<&'a str> {
+    field(status, kind, "message")
+}
+
+fn field<'a>(status: &'a Value, kind: &str, field: &str) -> Option<&'a str> {
+    status["conditions"].as_array()?.iter().find(|one| one["type"] == kind)?[field].as_str()
 }
 
 /// Waits until the MeshConfig `name` of `namespace` has a condition `kind` for `reason`; what it says.

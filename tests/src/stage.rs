@@ -34,6 +34,17 @@ impl Stage {
         servers: &[Server],
         services: &[UserService],
     ) -> Result<Self> {
+        mesh::installed(cluster).await?;
+        Self::on_what_is_there(cluster, namespace, servers, services).await
+    }
+
+    /// Sets it up on whatever mesh there is.
+    pub async fn on_what_is_there(
+        cluster: &Cluster,
+        namespace: &str,
+        servers: &[Server],
+        services: &[UserService],
+    ) -> Result<Self> {
         let callers = cluster.nodes.iter().map(|node| ClientPod::new(&format!("client-{node}"), node));
         Self::with(cluster, namespace, servers, services, callers.collect()).await
     }
@@ -46,6 +57,7 @@ impl Stage {
         services: &[UserService],
         callers: &[&str],
     ) -> Result<Self> {
+        mesh::installed(cluster).await?;
         let callers = callers.iter().map(|name| ClientPod::new(name, &cluster.nodes[0]).with_account());
         Self::with(cluster, namespace, servers, services, callers.collect()).await
     }
@@ -57,7 +69,6 @@ impl Stage {
         services: &[UserService],
         clients: Vec<ClientPod>,
     ) -> Result<Self> {
-        mesh::installed(cluster).await?;
         let ns = workloads::namespace(cluster, namespace).await?;
         for server in servers {
             server.create(cluster, &ns).await?;

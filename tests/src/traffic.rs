@@ -119,7 +119,7 @@ pub async fn reaches(
 /// What came of one mode of load.
 #[derive(Debug, Deserialize)]
 pub struct LoadReport {
-    /// `new-connection` or `keep-alive`.
+    /// `new-connection`, `keep-alive` or `h2c`.
     pub mode: String,
     /// Requests sent.
     pub sent: u64,
@@ -160,6 +160,8 @@ pub enum Mode {
     KeepAlive,
     /// Both side by side, each at the full rate.
     Both,
+    /// And kept ones of HTTP/2 in the clear.
+    All,
 }
 
 impl Load {
@@ -176,6 +178,7 @@ impl Load {
             Mode::NewConnection => "new-connection",
             Mode::KeepAlive => "keep-alive",
             Mode::Both => "both",
+            Mode::All => "all",
         };
         let rps = rps.to_string();
         let command =

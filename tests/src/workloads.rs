@@ -46,7 +46,17 @@ pub fn lab_image() -> String {
 
 /// An image of ours: `WEFT_IMAGE_REGISTRY` and `WEFT_IMAGE_TAG` say where on a cluster that is not the embedded one.
 pub fn image(name: &str) -> String {
-    format!("{}/{name}:{}", image_registry(), image_tag())
+    image_of(name, &image_tag())
+}
+
+/// An image of ours of another tag.
+pub fn image_of(name: &str, tag: &str) -> String {
+    format!("{}/{name}:{tag}", image_registry())
+}
+
+/// Tag of the images that stand for the next version.
+pub fn next_tag() -> String {
+    std::env::var("WEFT_NEXT_TAG").unwrap_or_else(|_| "next".to_owned())
 }
 
 /// Registry of our images.

@@ -56,3 +56,9 @@ weft-operator-{{ .Release.Namespace }}
 helm.sh/hook: pre-delete
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
+
+{{/* Runs before anything of the release is installed or upgraded, and is gone afterwards unless it failed. */}}
+{{- define "weft.crdsHook" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Rollout;
 use super::rules;
 
 /// The proxies: a DaemonSet `weft-proxy` in the MeshConfig's namespace.
@@ -64,6 +65,9 @@ pub struct Proxy {
 
     /// How a proxy that is told to stop lets go of its clients.
     pub drain: Drain,
+
+    /// How a change of the proxies goes from node to node.
+    pub rollout: Rollout,
 }
 
 impl Default for Proxy {
@@ -82,6 +86,7 @@ impl Default for Proxy {
             access_log: AccessLog::default(),
             listen_ports: PortRange::default(),
             drain: Drain::default(),
+            rollout: Rollout::default(),
         }
     }
 }

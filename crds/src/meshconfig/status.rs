@@ -18,7 +18,8 @@ pub struct MeshConfigStatus {
 
     /// Ready (the mesh works), ProxiesReady (every node that should have a proxy has a ready one), DNSConfigured (the
     /// cluster's DNS answers the names of the mesh), ConfigSynced (every connected proxy has the current
-    /// configuration), Degraded (something is wrong that does not stop the mesh). Each says why, and what to do.
+    /// configuration), RolloutPaused (a change of the proxies was stopped because a new one fails), Degraded
+    /// (something is wrong that does not stop the mesh). Each says why, and what to do.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 

@@ -21,6 +21,7 @@ mod identities;
 pub(crate) mod kinds;
 mod namespace;
 pub mod pods;
+pub mod proxy_pods;
 pub mod scope;
 pub(crate) mod smi;
 pub mod watch;
@@ -44,6 +45,7 @@ use claims::Rival;
 use facts::{ServiceFacts, ShadowFacts, SliceFacts};
 use identities::Identities;
 use pods::PodFacts;
+use proxy_pods::{ProxyFacts, ProxyPods};
 use scope::Scope;
 
 /// Shared by all tasks; cloning is cheap.
@@ -71,6 +73,7 @@ pub(crate) struct State {
     /// The Service of each slice, by the slice's namespace and name: labels can be edited.
     slice_services: HashMap<ServiceId, ServiceId>,
     pods: HashMap<Name, Arc<PodFacts>>,
+    proxy_pods: ProxyPods,
     identities: Identities,
     smi: Arc<Objects>,
     meshes: BTreeMap<(String, String), Arc<MeshConfig>>,
@@ -229,6 +232,11 @@ impl Index {
         }
         pods.sort_by(|a, b| (&a.node, a.address).cmp(&(&b.node, b.address)));
         pods
+    }
+
+    /// The pods of the proxies' DaemonSet, those without an address and those on their way out among them, by name.
+    pub fn proxy_pods(&self) -> Vec<Arc<ProxyFacts>> {
+        self.lock().proxy_pods.all()
     }
 
     /// Subscribes to changes; the first look gives all there is, every Service that only has a shadow among them, at once

@@ -100,6 +100,8 @@ impl Kind for PodKind {
 
     fn insert(&self, state: &mut State, object: &Pod) -> (Name, Changed) {
         let key = Self::key(object);
+        let State { namespace, proxy_pods, .. } = state;
+        proxy_pods.update(namespace, &key, Some(object));
         let Some(facts) = PodFacts::of(object).map(Arc::new) else {
             let changed = self.remove(state, &key);
             return (key, changed);
@@ -110,6 +112,8 @@ impl Kind for PodKind {
     }
 
     fn remove(&self, state: &mut State, key: &Name) -> Changed {
+        let State { namespace, proxy_pods, .. } = state;
+        proxy_pods.update(namespace, key, None);
         let before = state.pods.remove(key);
         let accounts = state.identities.update(key, before.as_deref(), None);
         Changed { accounts, ..Changed::default() }

@@ -2,7 +2,7 @@
 //! is a file of its own.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, stream};
@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use weft_crds::{MeshConfig, MeshConfigStatus};
 
 use super::findings::Findings;
+use super::rollout::memory::Memory;
+use super::rollout::{self, Decision};
 use super::shadow::Shadows;
 use super::tell::shortened;
 use super::{daemonset, dns, proxies, status};
@@ -68,6 +70,8 @@ struct Reconciler {
     /// Which MeshConfig, by its uid, this leader is removing, and since when by its own clock. The time in the object is
     /// another machine's, and the operator may have been away for long.
     removal: Arc<Mutex<Option<(String, Instant)>>>,
+    /// What this leader has seen of the proxies.
+    rollout: Arc<Mutex<Memory>>,
 }
 
 /// Reconciles until dropped.
@@ -98,6 +102,7 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
                 dns: dns::Keeper::default(),
                 failures: Arc::default(),
                 removal: Arc::default(),
+                rollout: Arc::default(),
             }),
         )
         .for_each(|_| std::future::ready(()))
@@ -185,14 +190,21 @@ impl Reconciler {
                 mesh.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
             self.set_finalizers(mesh, &finalizers).await?;
         }
-        let daemonset = self.keep_proxies(mesh).await.map_err(|error| error.to_string());
+        let kept = self.keep_proxies(mesh).await.map_err(|error| error.to_string());
+        let (daemonset, rollout) = match kept {
+            Ok((daemonset, rollout)) => (Ok(daemonset), Some(rollout)),
+            Err(error) => (Err(error), None),
+        };
         let dns = self.dns.keep(&self.ctx, mesh).await;
         let digest = self.ctx.publisher.digest();
         let told = self.ask_proxies(&digest).await;
+        self.memory().note_told(&told);
         let counts = self.shadows.counts();
         let observed = status::Observed {
             generation: mesh.metadata.generation,
             daemonset: &daemonset,
+            rollout: rollout.as_ref(),
+            namespace: &self.ctx.namespace,
             dns: &dns,
             told: &told,
             digest: &self.ctx.publisher.digest(),
@@ -204,7 +216,8 @@ impl Reconciler {
         };
         let before = mesh.status.clone().unwrap_or_default();
         let status = status::of(&observed, &before, &Time(Timestamp::now()));
-        let settled = status.conditions.iter().all(|c| (c.status == "True") == (c.type_ != status::DEGRADED));
+        let rolling = rollout.is_some_and(|rollout| rollout.is_under_way());
+        let settled = !rolling && status.conditions.iter().all(status::is_well);
         self.write_status(mesh, &status).await?;
         let failure = daemonset.err().or_else(|| dns.state.failure().map(ToOwned::to_owned));
         if let Some(error) = failure {
@@ -221,15 +234,34 @@ impl Reconciler {
         }))
     }
 
-    async fn keep_proxies(&self, mesh: &MeshConfig) -> Result<DaemonSet, ReconcileError> {
+    async fn keep_proxies(&self, mesh: &MeshConfig) -> Result<(DaemonSet, Decision), ReconcileError> {
         let (namespace, owner) = (&*self.ctx.namespace, owner(mesh));
         let service: Service = serde_json::from_value(daemonset::service(namespace, &owner))
             .map_err(|error| ReconcileError::Object("the proxies' Service", error))?;
         self.ctx.writer.apply(&service).await?;
-        let daemonset = daemonset::daemonset(mesh, namespace, &self.ctx.proxy_image, &owner);
+        let live = self.ctx.writer.read::<DaemonSet>(namespace, daemonset::NAME).await.map_err(|source| {
+            WriteError::Api { object: format!("DaemonSet {namespace}/{}", daemonset::NAME), source }
+        })?;
+        let template = daemonset::template(mesh, namespace, &self.ctx.proxy_image);
+        let rollout = self.decide(mesh, live.as_ref(), &daemonset::wanted(&template, live.as_ref()));
+        let daemonset = daemonset::daemonset(mesh, namespace, &template, &rollout, &owner);
         let daemonset: DaemonSet = serde_json::from_value(daemonset)
             .map_err(|error| ReconcileError::Object("the proxies' DaemonSet", error))?;
-        Ok(self.ctx.writer.apply(&daemonset).await?)
+        Ok((self.ctx.writer.apply_over(live, &daemonset).await?, rollout))
+    }
+
+    /// How the proxies come to be of the template that is wanted.
+    fn decide(&self, mesh: &MeshConfig, live: Option<&DaemonSet>, wanted: &str) -> Decision {
+        let (now, live) = (Instant::now(), live.map(daemonset::live));
+        let holds = live.as_ref().is_some_and(|live| live.holds);
+        let mut memory = self.memory();
+        let pods = memory.look(now, wanted, holds, &self.ctx.index.proxy_pods());
+        let pace = (&mesh.spec.proxy.rollout).into();
+        rollout::decide(live.as_ref(), wanted, &pods, pace, memory.held_for(now))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.rollout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask_proxies(&self, digest: &str) -> Vec<proxies::Told> {
@@ -329,8 +361,7 @@ impl Reconciler {
         let namespace = mesh.namespace().unwrap_or_default();
         self.ctx.writer.status::<MeshConfig>(&namespace, &mesh.name_any(), &json!(status)).await?;
         for condition in status.conditions.iter().filter(|now| changed(now, &before.conditions)) {
-            let well = (condition.status == "True") == (condition.type_ != status::DEGRADED);
-            let kind = if well { EventType::Normal } else { EventType::Warning };
+            let kind = if status::is_well(condition) { EventType::Normal } else { EventType::Warning };
             self.event(mesh, kind, &condition.reason, format!("{}: {}", condition.type_, condition.message))
                 .await;
         }

@@ -12,6 +12,7 @@ pub mod meshconfig;
 pub mod own;
 pub mod problems;
 pub mod proxies;
+pub mod rollout;
 pub mod shadow;
 pub mod status;
 pub mod tell;

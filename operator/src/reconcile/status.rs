@@ -7,6 +7,7 @@ use weft_crds::meshconfig::{PortCounts, ProxyCounts, SmiCounts};
 
 use super::dns::{DnsState, Standing};
 use super::proxies::Told;
+use super::rollout::{Decision, Stage};
 use super::shadow::Counts;
 
 /// The mesh carries traffic.
@@ -17,6 +18,8 @@ pub const PROXIES_READY: &str = "ProxiesReady";
 pub const DNS_CONFIGURED: &str = "DNSConfigured";
 /// Every proxy holds the current configuration.
 pub const CONFIG_SYNCED: &str = "ConfigSynced";
+/// A change of the proxies was stopped because a new one fails.
+pub const ROLLOUT_PAUSED: &str = "RolloutPaused";
 /// Something needs a person.
 pub const DEGRADED: &str = "Degraded";
 
@@ -29,6 +32,10 @@ pub struct Observed<'a> {
     pub generation: Option<i64>,
     /// The proxies' DaemonSet as it is, or why it is not.
     pub daemonset: &'a Result<DaemonSet, String>,
+    /// How a change of the proxies stands; `None` when nothing can be said of it.
+    pub rollout: Option<&'a Decision>,
+    /// Where they are.
+    pub namespace: &'a str,
     /// How DNS stands.
     pub dns: &'a Standing,
     /// What each proxy said.
@@ -66,7 +73,7 @@ impl Verdict {
 /// The status of the active MeshConfig; `before` is the one it had.
 pub fn of(observed: &Observed<'_>, before: &MeshConfigStatus, now: &Time) -> MeshConfigStatus {
     let verdicts = verdicts(observed);
-    let (desired, ready) = proxy_counts(observed.daemonset);
+    let (desired, ready) = proxy_counts(observed);
     let in_sync = observed.told.iter().filter(|told| holds(told, observed.digest)).count();
     MeshConfigStatus {
         observed_generation: observed.generation,
@@ -103,25 +110,37 @@ pub fn not_served(
     }
 }
 
-fn verdicts(observed: &Observed<'_>) -> [Verdict; 5] {
-    let (proxies, dns, synced, degraded) =
-        (proxies(observed.daemonset), dns(&observed.dns.state), synced(observed), degraded(observed));
+/// Whether a condition is as it should be.
+pub fn is_well(condition: &Condition) -> bool {
+    let of_trouble = [DEGRADED, ROLLOUT_PAUSED].contains(&condition.type_.as_str());
+    (condition.status == "True") != of_trouble
+}
+
+fn verdicts(observed: &Observed<'_>) -> [Verdict; 6] {
+    let (proxies, dns, synced) = (proxies(observed), dns(&observed.dns.state), synced(observed));
+    let (paused, degraded) = (paused(observed), degraded(observed));
     let ready = match [&proxies, &dns].into_iter().find(|verdict| !verdict.holds) {
         Some(missing) => Verdict::new(READY, false, missing.reason, &*missing.message),
         None => Verdict::new(READY, true, "Ready", "the mesh carries traffic"),
     };
-    [ready, proxies, dns, synced, degraded]
+    [ready, proxies, dns, synced, paused, degraded]
 }
 
-fn proxy_counts(daemonset: &Result<DaemonSet, String>) -> (u32, u32) {
-    let status = daemonset.as_ref().ok().and_then(|daemonset| daemonset.status.as_ref());
+/// Nodes that should have a proxy, and nodes that have one that is ready.
+fn proxy_counts(observed: &Observed<'_>) -> (u32, u32) {
+    let status = observed.daemonset.as_ref().ok().and_then(|daemonset| daemonset.status.as_ref());
     let number = |n: Option<i32>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    (number(status.map(|s| s.desired_number_scheduled)), number(status.map(|s| s.number_ready)))
+    let (desired, ready) =
+        (number(status.map(|s| s.desired_number_scheduled)), number(status.map(|s| s.number_ready)));
+    // The DaemonSet counts a node by the older of its pods: one whose old proxy drains counts as without, though the new one
+    // carries its traffic.
+    let served = observed.rollout.map_or(0, |rollout| rollout.served);
+    (desired, ready.max(served).min(desired))
 }
 
-fn proxies(daemonset: &Result<DaemonSet, String>) -> Verdict {
-    let (desired, ready) = proxy_counts(daemonset);
-    let daemonset = match daemonset {
+fn proxies(observed: &Observed<'_>) -> Verdict {
+    let (desired, ready) = proxy_counts(observed);
+    let daemonset = match observed.daemonset {
         Ok(daemonset) => daemonset,
         Err(error) => return Verdict::new(PROXIES_READY, false, "NotApplied", &**error),
     };
@@ -129,7 +148,7 @@ fn proxies(daemonset: &Result<DaemonSet, String>) -> Verdict {
     let seen = status.and_then(|s| s.observed_generation) >= daemonset.metadata.generation;
     let updated =
         status.and_then(|s| s.updated_number_scheduled).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    if !seen {
+    if !seen && (desired == 0 || ready < desired) {
         Verdict::new(PROXIES_READY, false, "Rolling", "the DaemonSet of the proxies has changed")
     } else if desired == 0 {
         Verdict::new(
@@ -141,7 +160,7 @@ fn proxies(daemonset: &Result<DaemonSet, String>) -> Verdict {
     } else if ready < desired {
         let message = format!("{ready} of {desired} nodes have a proxy that is ready");
         Verdict::new(PROXIES_READY, false, "ProxiesNotReady", message)
-    } else if updated < desired {
+    } else if !seen || updated < desired {
         // Every node is served all the while: a new proxy is ready before the old one goes.
         Verdict::new(
             PROXIES_READY,
@@ -156,6 +175,20 @@ fn proxies(daemonset: &Result<DaemonSet, String>) -> Verdict {
             "AllReady",
             format!("all {desired} nodes have a proxy that is ready"),
         )
+    }
+}
+
+fn paused(observed: &Observed<'_>) -> Verdict {
+    let not = |reason, message: String| Verdict::new(ROLLOUT_PAUSED, false, reason, message);
+    match observed.rollout.map(|rollout| &rollout.stage) {
+        None | Some(Stage::NoRollout) => not("NoRollout", "no change of the proxies is under way".to_owned()),
+        Some(Stage::Complete) => not("Complete", "every proxy is as spec.proxy says".to_owned()),
+        Some(Stage::Rolling { updated, nodes }) => {
+            not("Rolling", format!("{updated} of {nodes} nodes have their new proxy"))
+        }
+        Some(Stage::Paused(record)) => {
+            Verdict::new(ROLLOUT_PAUSED, true, "NewProxyFails", record.told(observed.namespace))
+        }
     }
 }
 
@@ -215,6 +248,9 @@ fn degraded(observed: &Observed<'_>) -> Verdict {
         None if !observed.problems.is_empty() => {
             Verdict::new(DEGRADED, true, "InvalidDefaults", observed.problems.join("; "))
         }
+        None if observed.rollout.is_some_and(|rollout| rollout.failed().is_some()) => {
+            Verdict::new(DEGRADED, true, "RolloutPaused", "a change of the proxies was stopped: see RolloutPaused")
+        }
         None if rejected => {
             Verdict::new(DEGRADED, true, "Rejected", "a proxy refuses a resource: see ConfigSynced")
         }
@@ -258,6 +294,8 @@ mod tests {
     use weft_config::status::{ProxyStatus, Rejection};
     use weft_crds::meshconfig::DnsFound;
 
+    use super::super::rollout::Strategy;
+    use super::super::rollout::record::Record;
     use super::*;
     use crate::index::ProxyPod;
 
@@ -301,9 +339,21 @@ mod tests {
         told: &[Told],
         counts: &Counts,
     ) -> String {
+        rolled(daemonset, dns, told, counts, None)
+    }
+
+    fn rolled(
+        daemonset: &Result<DaemonSet, String>,
+        dns: &Standing,
+        told: &[Told],
+        counts: &Counts,
+        rollout: Option<&Decision>,
+    ) -> String {
         let observed = Observed {
             generation: Some(1),
             daemonset,
+            rollout,
+            namespace: "weft-system",
             dns,
             told,
             digest: "d",
@@ -331,6 +381,17 @@ mod tests {
             ..Counts::default()
         };
         let in_sync = [told("node1", "d", false), told("node2", "d", false)];
+        let rollout = |stage| Decision { strategy: Strategy::Hold, stage, served: 2 };
+        let half = rollout(Stage::Rolling { updated: 1, nodes: 2 });
+        let record = Record {
+            template: "t".into(),
+            node: "node1".into(),
+            pod: "weft-proxy-x".into(),
+            image: "weft-proxy:bad".into(),
+            reason: "CrashLoopBackOff".into(),
+            message: "it ended with exit code 1 (Error)".into(),
+        };
+        let paused = rollout(Stage::Paused(record));
         let mut text = String::new();
         for (title, summary) in [
             ("all well", summary(&daemonset(2, 2, 2), &well, &in_sync, &none)),
@@ -343,7 +404,9 @@ mod tests {
                     &none,
                 ),
             ),
-            ("rolling", summary(&daemonset(2, 2, 1), &well, &in_sync, &none)),
+            // The old proxy of a node drains: the DaemonSet counts it as not ready.
+            ("rolling", rolled(&daemonset(2, 1, 1), &well, &in_sync, &none, Some(&half))),
+            ("stopped", rolled(&daemonset(2, 2, 1), &well, &in_sync, &none, Some(&paused))),
             ("a proxy behind", summary(&daemonset(2, 2, 2), &well, &[told("node1", "old", false)], &none)),
             ("refused", summary(&daemonset(2, 2, 2), &well, &[told("node1", "old", true)], &none)),
             (
@@ -398,6 +461,8 @@ mod tests {
         let observed = Observed {
             generation: Some(1),
             daemonset: &daemonset,
+            rollout: None,
+            namespace: "weft-system",
             dns: &dns,
             told: &[],
             digest: "d",

@@ -7,6 +7,7 @@
 mod api;
 mod dns;
 mod ownership;
+mod rollout;
 
 use std::sync::Arc;
 use std::time::Duration;

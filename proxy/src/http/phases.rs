@@ -334,6 +334,9 @@ impl ProxyHttp for Phases {
         let Some((status, reason)) = errors::explain(error) else {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
+        if let (500.., Some(port)) = (status, request.port()) {
+            port.metrics.failures.inc();
+        }
         if session.as_downstream().response_written().is_none() {
             request.answered = Some(status);
             let reason = request.reason.get_or_insert_with(|| reason.into_owned());

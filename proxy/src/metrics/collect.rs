@@ -43,7 +43,8 @@ pub(super) struct PortCollector(pub(super) Arc<Ports>);
 /// A counter of each port.
 type Counter = (&'static str, &'static str, fn(&PortMetrics) -> &Count);
 
-const COUNTERS: [Counter; 9] = [
+const COUNTERS: [Counter; 10] = [
+    ("failures", "Requests and TCP connections that failed by the proxy's own account", |m| &m.failures),
     ("retries", "Requests and TCP connections tried again on another endpoint", |m| &m.retries),
     ("connect_failures", "Failed connections to endpoints", |m| &m.connect_failures),
     ("rate_limited", "Requests refused because their sender sent too many", |m| &m.rate_limited),

@@ -28,6 +28,22 @@ struct Series {
     breaker: Option<Arc<Breaker>>,
 }
 
+/// What this proxy has carried since it began, and how much of it failed by its own account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// HTTP requests and TCP connections.
+    pub requests: u64,
+    /// Those that failed.
+    pub failures: u64,
+}
+
+impl Totals {
+    fn add(&mut self, port: &PortMetrics) {
+        self.requests += port.total();
+        self.failures += port.failures.get();
+    }
+}
+
 /// The ports there are. Locked when one comes or goes and when the series are read, never by a request.
 type Ports = Mutex<BTreeMap<(ServiceId, u16), Series>>;
 
@@ -36,6 +52,8 @@ type Ports = Mutex<BTreeMap<(ServiceId, u16), Series>>;
 pub struct Metrics {
     registry: Registry,
     ports: Arc<Ports>,
+    /// What the ports that are gone had counted.
+    gone: Mutex<Totals>,
     /// Who calls whom.
     pub edges: Arc<Edges>,
     /// Open downstream connections.
@@ -61,6 +79,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("weft_proxy"),
             ports: Arc::default(),
+            gone: Mutex::default(),
             edges: Arc::default(),
             connections: Gauge::default(),
             listeners: Gauge::default(),
@@ -112,7 +131,19 @@ impl Metrics {
 
     /// Forgets the series of a port that is gone.
     pub fn forget(&self, service: &ServiceId, port: u16) {
-        self.ports.lock().remove(&(service.clone(), port));
+        let gone = self.ports.lock().remove(&(service.clone(), port));
+        if let Some(series) = gone {
+            self.gone.lock().add(&series.metrics);
+        }
+    }
+
+    /// All that was carried so far.
+    pub fn totals(&self) -> Totals {
+        let mut totals = *self.gone.lock();
+        for series in self.ports.lock().values() {
+            totals.add(&series.metrics);
+        }
+        totals
     }
 
     /// All series in the `OpenMetrics` text format.
@@ -140,7 +171,10 @@ mod tests {
         port.answered(&Method::GET, 204, Duration::from_millis(2));
         port.answered(&Method::from_bytes(b"BREW").unwrap(), 0, Duration::from_secs(60));
         port.retries.inc();
+        port.failures.inc();
         port.sent.add(10);
+        let totals = Totals { requests: 2, failures: 1 };
+        assert_eq!(metrics.totals(), totals);
         let text = metrics.encode().unwrap();
         let labels = r#"namespace="shop",service="cart",port="80""#;
         for line in [
@@ -151,6 +185,7 @@ mod tests {
             format!(r#"weft_proxy_request_duration_seconds_bucket{{le="+Inf",{labels}}} 2"#),
             format!("weft_proxy_request_duration_seconds_count{{{labels}}} 2"),
             format!("weft_proxy_retries_total{{{labels}}} 1"),
+            format!("weft_proxy_failures_total{{{labels}}} 1"),
             format!(r#"weft_proxy_traffic_bytes_total{{{labels},direction="sent"}} 10"#),
             format!("weft_proxy_breaker_state{{{labels}}} 0"),
         ] {
@@ -159,5 +194,6 @@ mod tests {
         assert!(!text.contains("udp_dropped_total{"), "nothing happened on it:\n{text}");
         metrics.forget(&service, 80);
         assert!(!metrics.encode().unwrap().contains("cart"));
+        assert_eq!(metrics.totals(), totals, "what was carried was carried");
     }
 }

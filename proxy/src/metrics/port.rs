@@ -85,6 +85,8 @@ impl Durations {
 pub struct PortMetrics {
     requests: [[Count; CLASSES.len()]; METHODS.len()],
     pub(super) durations: Durations,
+    /// Requests and TCP connections that failed by our own account: not what a policy refuses, nor what an endpoint answers.
+    pub failures: Count,
     /// Requests sent again, and TCP connections tried again.
     pub retries: Count,
     /// Connections to endpoints that could not be made.
@@ -128,6 +130,11 @@ impl PortMetrics {
         };
         self.requests[method][usize::from(status / 100).min(5)].inc();
         self.durations.observe(duration);
+    }
+
+    /// HTTP requests and TCP connections so far.
+    pub(super) fn total(&self) -> u64 {
+        self.durations.buckets.iter().chain([&self.tcp_connections]).map(Count::get).sum()
     }
 
     /// Requests so far, by method and class; only those there were.

@@ -6,6 +6,7 @@
 mod client;
 mod saver;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -50,6 +51,11 @@ pub struct Sync {
     complete: watch::Sender<bool>,
     /// Set on drift: the next Hello must claim nothing, so that everything is sent.
     forget_held: bool,
+    /// The last Hello claimed nothing: the next Update is all there is.
+    whole: bool,
+    /// Resources of kinds this version does not know, by kind and name, and what was said of them. They are part of the
+    /// operator's digest, so without them every later Update would look like drift.
+    not_understood: BTreeMap<(i32, String), String>,
 }
 
 /// What others may see of it.
@@ -74,9 +80,20 @@ impl Sync {
         let status = Arc::new(ArcSwap::default());
         let view = SyncView { status: Arc::clone(&status), complete: complete_view };
         let saver = Saver::start(path.clone(), metrics.snapshot_failures.clone());
-        let mut sync = Self { applier, listeners, metrics, saver, status, complete, forget_held: false };
         // Where nobody knows how old it is, nobody in it is believed.
         let mut age = Duration::MAX;
+        let (forget_held, whole, not_understood) = Default::default();
+        let mut sync = Self {
+            applier,
+            listeners,
+            metrics,
+            saver,
+            status,
+            complete,
+            forget_held,
+            whole,
+            not_understood,
+        };
         match snapshot::read(&path) {
             Ok(Some(set)) => {
                 let known = snapshot::age(&path);
@@ -123,11 +140,15 @@ impl Sync {
     fn hello(&mut self, operator: &Operator) -> v1::Hello {
         let forget = std::mem::take(&mut self.forget_held);
         let held = self.applier.held().hashes().filter(|_| !forget);
+        let held: Vec<_> = held.map(|(key, hash)| v1::Held { key: Some(key.into()), hash }).collect();
+        self.whole = held.is_empty();
+        // They are not held, so whoever knows them sends them again.
+        self.not_understood.clear();
         v1::Hello {
             node: operator.node.clone(),
             pod: operator.pod.clone(),
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
-            held: held.map(|(key, hash)| v1::Held { key: Some(key.into()), hash }).collect(),
+            held,
         }
     }
 
@@ -143,15 +164,17 @@ impl Sync {
         }
         // From the first full answer on: until then what is held may be from long ago.
         self.applier.accounts().believe();
-        update.removals = message.removals.iter().filter_map(|key| ResourceKey::try_from(key).ok()).collect();
+        update.removals = self.removals(message);
         self.applier.apply(&update);
-        let mut rejections = self.note_undecodable(undecodable);
-        rejections.extend(
-            self.applier
-                .rejections()
-                .iter()
-                .map(|(key, reason)| v1::Rejection { key: Some(key.into()), reason: reason.clone() }),
-        );
+        self.note_undecodable(undecodable);
+        let refused = self.applier.rejections().iter().map(|(key, reason)| (v1::ResourceKey::from(key), reason));
+        let unknown = self.not_understood.iter().map(|((kind, name), reason)| {
+            (v1::ResourceKey { kind: *kind, name: name.clone() }, reason)
+        });
+        let rejections: Vec<_> = refused
+            .chain(unknown)
+            .map(|(key, reason)| v1::Rejection { key: Some(key), reason: reason.clone() })
+            .collect();
 
         let digest = self.applier.held().digest();
         if rejections.is_empty() && digest != message.digest {
@@ -168,40 +191,67 @@ impl Sync {
         Ok(v1::Ack { version: message.version, rejections, digest })
     }
 
+    /// What is gone. A newer proxy's snapshot, or an older operator, may leave us with what the operator has no word for: it
+    /// is gone when it is not in an Update that is all there is.
+    fn removals(&mut self, message: &v1::Update) -> Vec<ResourceKey> {
+        let mut removals = Vec::new();
+        for key in &message.removals {
+            match ResourceKey::try_from(key) {
+                Ok(key) => removals.push(key),
+                // An operator that does not say kinds may have sent it.
+                Err(_) => self
+                    .not_understood
+                    .retain(|(kind, name), _| *name != key.name || (*kind != key.kind && *kind != 0)),
+            }
+        }
+        if std::mem::take(&mut self.whole) {
+            let named: BTreeSet<_> = message.upserts.iter().filter_map(named).collect();
+            removals.extend(self.applier.held().hashes().map(|(key, _)| key).filter(|key| !named.contains(key)).cloned());
+        }
+        removals
+    }
+
     /// Resources of a newer operator that this version does not understand keep their old form, too.
-    fn note_undecodable(&mut self, list: Vec<(&v1::Resource, DecodeError)>) -> Vec<v1::Rejection> {
-        let mut rejections = Vec::new();
+    fn note_undecodable(&mut self, list: Vec<(&v1::Resource, DecodeError)>) {
         for (resource, error) in list {
-            let kind = match resource.body {
-                Some(v1::resource::Body::Service(_)) => v1::ResourceKind::Service,
-                Some(v1::resource::Body::Endpoints(_)) => v1::ResourceKind::Endpoints,
-                Some(v1::resource::Body::Identity(_)) => v1::ResourceKind::Identity,
-                Some(v1::resource::Body::Access(_)) => v1::ResourceKind::Access,
-                None => v1::ResourceKind::Unspecified,
-            };
-            let key = v1::ResourceKey { kind: kind.into(), name: resource.name.clone() };
             if let Some(v1::resource::Body::Service(service)) = &resource.body {
                 self.applier.restrict(&resource.name, service);
             }
-            match ResourceKey::try_from(&key) {
-                Ok(key) => self.applier.reject(key, error.to_string()),
-                Err(_) => rejections.push(v1::Rejection { key: Some(key), reason: error.to_string() }),
+            match named(resource) {
+                Some(key) => self.applier.reject(key, error.to_string()),
+                None => {
+                    let key = (resource.kind, resource.name.clone());
+                    self.not_understood.insert(key, error.to_string());
+                }
             }
         }
-        rejections
     }
 
     fn publish_status(&self, connected: bool) {
-        let rejections = self.applier.rejections().iter();
+        let refused = self.applier.rejections().iter().map(|(key, reason)| (key.to_string(), reason));
+        let unknown = self.not_understood.iter().map(|((_, name), reason)| (name.clone(), reason));
         self.status.store(Arc::new(ProxyStatus {
             digest: format!("{:016x}", self.applier.held().digest()),
             listen_ports: self.listeners.held_ports(),
-            rejections: rejections
-                .map(|(key, reason)| Rejection { resource: key.to_string(), reason: reason.clone() })
+            rejections: refused
+                .chain(unknown)
+                .map(|(resource, reason)| Rejection { resource, reason: reason.clone() })
                 .collect(),
             connected,
+            ..ProxyStatus::default()
         }));
     }
+}
+
+/// The key of a resource of a kind this version knows, whether or not it understands the rest.
+fn named(resource: &v1::Resource) -> Option<ResourceKey> {
+    let kind = match resource.body.as_ref()? {
+        v1::resource::Body::Service(_) => v1::ResourceKind::Service,
+        v1::resource::Body::Endpoints(_) => v1::ResourceKind::Endpoints,
+        v1::resource::Body::Identity(_) => v1::ResourceKind::Identity,
+        v1::resource::Body::Access(_) => v1::ResourceKind::Access,
+    };
+    ResourceKey::try_from(&v1::ResourceKey { kind: kind.into(), name: resource.name.clone() }).ok()
 }
 
 /// What we hold is not what the operator thinks we hold.

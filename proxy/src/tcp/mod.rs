@@ -56,6 +56,9 @@ pub async fn carry(mut stream: TcpStream, client: SocketAddr, port: &PortEntry, 
         }
         Err(error) => {
             reset(&stream);
+            if error.kind() != io::ErrorKind::PermissionDenied {
+                port.metrics.failures.inc();
+            }
             tracing::debug!(service = %port.service, %error, "no endpoint");
             (None, Err(error))
         }

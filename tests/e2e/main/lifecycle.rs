@@ -150,7 +150,7 @@ fn stays(kind: &str, name: &str, namespaced: bool) -> bool {
         || matches!(
             (kind, name, namespaced),
             ("CustomResourceDefinition", "meshconfigs.weft.mesh", false)
-                | ("APIService", "v1alpha1.weft.mesh", false)
+                | ("APIService", "v1alpha1.weft.mesh" | "v1beta1.weft.mesh", false)
                 | ("Namespace", mesh::NAMESPACE, false)
                 | ("ServiceAccount", "default", true)
                 | ("ConfigMap", "kube-root-ca.crt", true)

@@ -10,6 +10,7 @@ mod grpc;
 mod http;
 mod identity;
 mod load;
+mod pretend;
 mod probe;
 mod raw;
 mod resolve;
@@ -61,6 +62,8 @@ enum Command {
     Dns(dns::Args),
     /// Ask a URL over and over and print each change of who answers.
     Probe(probe::Args),
+    /// Pretend to be a proxy with a fault.
+    PretendProxy(pretend::Args),
     /// Do nothing until told to end.
     Sleep,
 }
@@ -81,6 +84,7 @@ async fn main() {
         Command::Load(args) => load::run(args).await,
         Command::Dns(args) => dns::run(args).await,
         Command::Probe(args) => probe::run(args).await,
+        Command::PretendProxy(args) => pretend::run(args).await,
         Command::Sleep => stop::terminated().await.map_err(Into::into),
     };
     if let Err(error) = done {

@@ -88,7 +88,8 @@ impl Client {
         let mut connection = if let Some(connection) = self.idle_connection().await {
             connection
         } else {
-            let opened = Connection::open(self.addresses.one()?, self.port, false, self.patience).await?;
+            let (address, h2c) = (self.addresses.one()?, self.shape.h2c);
+            let opened = Connection::open(address, self.port, h2c, self.patience).await?;
             self.opened.fetch_add(1, Relaxed);
             opened
         };

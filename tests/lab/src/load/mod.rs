@@ -49,8 +49,23 @@ enum Mode {
     NewConnection,
     /// Connections are used again.
     KeepAlive,
-    /// Both side by side, each at the full rate.
+    /// Connections of HTTP/2 in the clear are used again, for one request at a time.
+    H2c,
+    /// The first two side by side, each at the full rate.
     Both,
+    /// All three.
+    All,
+}
+
+impl Mode {
+    /// What it is called in the report.
+    fn name(self) -> &'static str {
+        match self {
+            Self::NewConnection => "new-connection",
+            Self::H2c => "h2c",
+            Self::KeepAlive | Self::Both | Self::All => "keep-alive",
+        }
+    }
 }
 
 /// Runs until told to end, then prints one report for each mode, as a JSON array.
@@ -58,18 +73,21 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let target = Target::parse(&args.url)?;
     let addresses = Addresses::start(&target).await?;
     let modes: &[Mode] = match args.mode {
+        Mode::All => &[Mode::NewConnection, Mode::KeepAlive, Mode::H2c],
         Mode::Both => &[Mode::NewConnection, Mode::KeepAlive],
         Mode::NewConnection => &[Mode::NewConnection],
         Mode::KeepAlive => &[Mode::KeepAlive],
+        Mode::H2c => &[Mode::H2c],
     };
     let (end, ended) = tokio::sync::watch::channel(false);
     let mut runs = Vec::new();
     for &mode in modes {
-        let shape = Shape { method: args.method.clone(), ..Shape::get(&target) };
-        let keep = (mode == Mode::KeepAlive).then_some(args.connections);
+        let h2c = mode == Mode::H2c;
+        let shape = Shape { method: args.method.clone(), h2c, ..Shape::get(&target) };
+        let keep = (mode != Mode::NewConnection).then_some(args.connections);
         let patience = Duration::from_millis(args.timeout);
         let client = Client::new(Arc::clone(&addresses), target.port, shape, keep, patience);
-        let tally = Tally::new(if keep.is_some() { "keep-alive" } else { "new-connection" }, &args.expect);
+        let tally = Tally::new(mode.name(), &args.expect);
         runs.push(tokio::spawn(drive(args.rps, patience, Arc::new(client), Arc::new(tally), ended.clone())));
     }
     args.until.wait().await?;

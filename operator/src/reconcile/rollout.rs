@@ -1,0 +1,381 @@
+//! How a change of the proxies goes from node to node: one first, then more at a time, and no further once a new one fails.
+//! Pure.
+//!
+//! The DaemonSet's controller does the work: with a surge it starts the new pod of a node beside the old one, and takes the
+//! old one away once the new one was ready for `minReadySeconds`. What is decided here is how many nodes it may work on, or
+//! that it must not work at all: under [`Strategy::Hold`] (`OnDelete`) it starts nothing more, and of two pods on one node it
+//! keeps the older. So a new pod that fails beside its predecessor goes, and one that fails after it stays alone.
+//!
+//! ```text
+//! template changed ─▶ Hold, until all is quiet ─▶ Roll 1, 2, 4 … a quarter of the nodes ─▶ complete
+//!                                                  │ a new pod fails (evidence)
+//!                                                  ▼
+//!                                                 Hold, with a record of why, until the template changes
+//! ```
+//!
+//! [`evidence`] says when a pod has failed, [`memory`] what one leader remembers from look to look. That a rollout has failed
+//! is written on the DaemonSet ([`record`]), so that the next leader knows it. See `docs/decisions/0017-paced-rollouts.md`.
+
+pub mod evidence;
+pub mod memory;
+pub mod record;
+#[cfg(test)]
+mod simulated;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_crds::meshconfig::Rollout as Spec;
+
+use record::Record;
+
+/// One proxy pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub struct Seen {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The node it is on, or meant for.
+    pub node: Arc<str>,
+    /// Its image.
+    pub image: Arc<str>,
+    /// It is made from the template that is wanted.
+    pub current: bool,
+    /// It is on its way out.
+    pub leaving: bool,
+    /// It was seen beside an older one: it came with a rollout, not with a new node or in the place of a lost pod.
+    pub surged: bool,
+    /// It is ready.
+    pub ready: bool,
+    /// For how long it has been ready, or has not been, as far as this leader knows.
+    pub so_for: Duration,
+    /// Why it cannot run: a reason and a sentence.
+    pub trouble: Option<(String, String)>,
+    /// How often its container was started again.
+    pub restarts: u32,
+    /// For how long it has not said what it holds although it is ready.
+    pub silent_for: Duration,
+    /// The resources it refuses, and why; `None`: it has not said.
+    pub rejections: Option<BTreeMap<String, String>>,
+    /// What it has carried since this rollout began.
+    pub carried: Carried,
+    /// What the pod before it on its node had carried in its whole life.
+    pub before: Carried,
+}
+
+/// Requests, and how many of them failed by the proxy's own account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Carried {
+    /// All of them.
+    pub requests: u64,
+    /// Those that failed.
+    pub failures: u64,
+}
+
+impl Carried {
+    /// Of a thousand, how many failed.
+    pub fn per_thousand(self) -> u64 {
+        (self.failures.saturating_mul(1000)).checked_div(self.requests).unwrap_or(0)
+    }
+
+    /// What came after `earlier`. A proxy that was started again counts from nothing.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        if self.requests < earlier.requests || self.failures < earlier.failures {
+            return self;
+        }
+        Self { requests: self.requests - earlier.requests, failures: self.failures - earlier.failures }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { requests: self.requests + other.requests, failures: self.failures + other.failures }
+    }
+}
+
+/// The DaemonSet as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Live {
+    /// Its controller is held.
+    pub holds: bool,
+    /// Which template it has.
+    pub template: String,
+    /// Nodes that should run a proxy.
+    pub nodes: u32,
+    /// Why a rollout was stopped.
+    pub failed: Option<Record>,
+}
+
+/// How patient a rollout is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// For so long a new proxy is looked at beside the old one.
+    pub observe: Duration,
+    /// A new proxy that is not ready for so long has failed.
+    pub patience: Duration,
+}
+
+impl From<&Spec> for Pace {
+    fn from(spec: &Spec) -> Self {
+        Self {
+            observe: Duration::from_secs(spec.observe_seconds.into()),
+            patience: Duration::from_secs(spec.patience_seconds.into()),
+        }
+    }
+}
+
+/// What the DaemonSet's controller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// Nothing but keep a proxy on each node.
+    Hold,
+    /// Replace the proxies of so many nodes at a time.
+    Roll(u32),
+}
+
+/// How it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// There are no proxies yet.
+    NoRollout,
+    /// Every proxy is of the wanted template.
+    Complete,
+    /// So many nodes of all have their new proxy.
+    Rolling {
+        /// Nodes whose new proxy is ready.
+        updated: u32,
+        /// Nodes that have a proxy.
+        nodes: u32,
+    },
+    /// A new proxy failed.
+    Paused(Record),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What the DaemonSet's controller may do.
+    pub strategy: Strategy,
+    /// How it stands; for [`Stage::Paused`] its record stays on the DaemonSet.
+    pub stage: Stage,
+    /// Nodes that have a proxy which is ready and stays.
+    pub served: u32,
+}
+
+impl Decision {
+    /// Why the rollout is stopped.
+    pub fn failed(&self) -> Option<&Record> {
+        match &self.stage {
+            Stage::Paused(record) => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Whether it goes on by itself.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.stage, Stage::Rolling { .. })
+    }
+}
+
+/// What is to be done about `pods`, when `wanted` is the template they should be made from. `held_for`: for how long this
+/// leader has held the controller for that template.
+pub fn decide(live: Option<&Live>, wanted: &str, pods: &[Seen], pace: Pace, held_for: Duration) -> Decision {
+    let nodes = Nodes::of(pods, pace);
+    let (served, rolling) = (nodes.served, nodes.rolling());
+    let decision = |strategy, stage| Decision { strategy, stage, served };
+    let Some(live) = live else { return decision(Strategy::Roll(1), Stage::NoRollout) };
+    if live.template != wanted {
+        // It begins with the next look: what an earlier rollout had under way goes first.
+        return decision(Strategy::Hold, rolling);
+    }
+    if let Some(failed) = live.failed.as_ref().filter(|failed| failed.template == wanted) {
+        return decision(Strategy::Hold, Stage::Paused(failed.clone()));
+    }
+    if pods.is_empty() {
+        return decision(Strategy::Roll(1), Stage::NoRollout);
+    }
+    if nodes.old.is_empty() {
+        return decision(Strategy::Roll(1), Stage::Complete);
+    }
+    if let Some(failed) = evidence::of(wanted, pods, pace) {
+        return decision(Strategy::Hold, Stage::Paused(failed));
+    }
+    // A flapping proxy is never quiet, and may be what is to be replaced.
+    if live.holds && !is_quiet(pods, pace) && held_for < 2 * pace.observe {
+        return decision(Strategy::Hold, rolling);
+    }
+    decision(Strategy::Roll(surge(nodes.done, live.nodes)), rolling)
+}
+
+/// On how many nodes at a time, after `done` went well: as many again, in powers of two, at most a quarter of all.
+fn surge(done: u32, nodes: u32) -> u32 {
+    let doubled = 1_u32 << done.max(1).ilog2();
+    doubled.min(nodes.div_ceil(4)).max(1)
+}
+
+/// Whether no node has two proxies, and none became ready only now. The controller takes an old pod that has not been ready
+/// for `minReadySeconds` for one that is away, and replaces it at once, however many there are.
+fn is_quiet(pods: &[Seen], pace: Pace) -> bool {
+    let mut nodes = BTreeSet::new();
+    pods.iter()
+        .filter(|pod| !pod.leaving)
+        .all(|pod| nodes.insert(&*pod.node) && (!pod.ready || pod.so_for >= pace.observe))
+}
+
+/// The nodes, counted.
+struct Nodes<'a> {
+    /// Nodes with a proxy of another template that stays.
+    old: BTreeSet<&'a str>,
+    /// Nodes with any proxy.
+    all: u32,
+    /// Nodes with a new proxy alone that has proven itself.
+    done: u32,
+    /// Nodes with a new proxy that is ready.
+    updated: u32,
+    /// Nodes with a proxy that is ready and stays.
+    served: u32,
+}
+
+impl<'a> Nodes<'a> {
+    fn of(pods: &'a [Seen], pace: Pace) -> Self {
+        let staying = || pods.iter().filter(|pod| !pod.leaving);
+        let old: BTreeSet<_> = staying().filter(|pod| !pod.current).map(|pod| &*pod.node).collect();
+        let count = |which: &dyn Fn(&Seen) -> bool| {
+            let nodes: BTreeSet<_> = staying().filter(|pod| which(pod)).map(|pod| &*pod.node).collect();
+            u32::try_from(nodes.len()).unwrap_or(u32::MAX)
+        };
+        let alone = |pod: &Seen| pod.current && pod.ready && !old.contains(&*pod.node);
+        let (all, served, updated) = (count(&|_| true), count(&|pod| pod.ready), count(&alone));
+        let done = count(&|pod| alone(pod) && pod.so_for >= pace.observe);
+        Self { all, done, updated, served, old }
+    }
+
+    fn rolling(&self) -> Stage {
+        Stage::Rolling { updated: self.updated, nodes: self.all }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACE: Pace = Pace { observe: Duration::from_secs(5), patience: Duration::from_secs(60) };
+    const LONG: Duration = Duration::from_secs(100);
+
+    pub(super) fn old(node: &str) -> Seen {
+        let name = format!("old-{node}");
+        let rejections = Some(BTreeMap::new());
+        Seen { name: name.into(), node: node.into(), ready: true, so_for: LONG, rejections, ..Seen::default() }
+    }
+
+    pub(super) fn new(node: &str) -> Seen {
+        Seen { name: format!("new-{node}").into(), current: true, surged: true, ..old(node) }
+    }
+
+    fn live(nodes: u32) -> Live {
+        Live { template: "t2".into(), nodes, ..Live::default() }
+    }
+
+    fn strategy(live: &Live, pods: &[Seen]) -> Strategy {
+        decide(Some(live), "t2", pods, PACE, Duration::ZERO).strategy
+    }
+
+    #[test]
+    fn the_first_proxies_come_all_at_once() {
+        let decision = decide(None, "t2", &[], PACE, Duration::ZERO);
+        assert_eq!((decision.strategy, decision.stage), (Strategy::Roll(1), Stage::NoRollout));
+    }
+
+    #[test]
+    fn a_new_template_is_written_before_it_is_rolled() {
+        let before = Live { template: "t1".into(), ..live(2) };
+        assert_eq!(strategy(&before, &[old("a"), old("b")]), Strategy::Hold);
+        let held = Live { holds: true, ..live(2) };
+        assert_eq!(strategy(&held, &[old("a"), old("b")]), Strategy::Roll(1));
+    }
+
+    #[test]
+    fn it_begins_from_a_quiet_state() {
+        let held = Live { holds: true, ..live(2) };
+        let young = Seen { so_for: Duration::from_secs(1), ..old("b") };
+        let pods = [old("a"), young];
+        assert_eq!(strategy(&held, &pods), Strategy::Hold);
+        let later = decide(Some(&held), "t2", &pods, PACE, Duration::from_secs(10));
+        assert_eq!(later.strategy, Strategy::Roll(1), "one that flaps does not hold it up for ever");
+        let away = Seen { ready: false, so_for: Duration::from_secs(1), ..old("b") };
+        assert_eq!(strategy(&held, &[old("a"), away]), Strategy::Roll(1), "there is nothing to lose there");
+        let two = [old("a"), Seen { name: "between".into(), ..old("a") }];
+        assert_eq!(strategy(&held, &two), Strategy::Hold);
+        assert_eq!(strategy(&live(2), &two), Strategy::Roll(1), "once begun it goes on");
+    }
+
+    #[test]
+    fn it_grows_with_what_went_well() {
+        let names: Vec<_> = (0..40).map(|i| format!("n{i:02}")).collect();
+        let surges: Vec<_> = [0, 1, 2, 3, 4, 7, 8, 15, 16, 39]
+            .map(|done| {
+                let pods: Vec<_> = names
+                    .iter()
+                    .enumerate()
+                    .map(|(i, node)| if i < done { new(node) } else { old(node) })
+                    .collect();
+                strategy(&live(40), &pods)
+            })
+            .into();
+        assert_eq!(surges, [1, 1, 2, 2, 4, 4, 8, 8, 10, 10].map(Strategy::Roll));
+    }
+
+    #[test]
+    fn a_new_proxy_counts_once_it_is_alone_and_has_proven_itself() {
+        let young = Seen { so_for: Duration::from_secs(1), ..new("a") };
+        let leaving = Seen { leaving: true, ready: false, ..old("a") };
+        let others = ["b", "c", "d", "e", "f", "g", "h"].map(old);
+        let with = |first: &[Seen]| {
+            let pods: Vec<_> = first.iter().chain(&others).cloned().collect();
+            decide(Some(&live(8)), "t2", &pods, PACE, Duration::ZERO)
+        };
+        let two = [new("a"), leaving.clone(), new("i")];
+        assert_eq!(with(&two).strategy, Strategy::Roll(2), "one that drains is as good as gone");
+        assert_eq!(with(&[young, new("i")]).strategy, Strategy::Roll(1));
+        assert_eq!(with(&[new("a"), old("a"), new("i")]).strategy, Strategy::Roll(1));
+        assert_eq!(with(&two).stage, Stage::Rolling { updated: 2, nodes: 9 });
+        assert_eq!(with(&[leaving]).served, 7);
+    }
+
+    #[test]
+    fn it_is_complete_when_no_old_one_stays() {
+        let leaving = Seen { leaving: true, ..old("b") };
+        let decision =
+            decide(Some(&live(2)), "t2", &[new("a"), new("b"), leaving], PACE, Duration::ZERO);
+        assert_eq!((decision.strategy, decision.stage), (Strategy::Roll(1), Stage::Complete));
+    }
+
+    #[test]
+    fn a_failure_is_kept_until_the_template_changes() {
+        let crashing =
+            Seen { ready: false, trouble: Some(("CrashLoopBackOff".into(), "exit 1".into())), ..new("a") };
+        let pods = [old("a"), crashing, old("b")];
+        let paused = decide(Some(&live(2)), "t2", &pods, PACE, Duration::ZERO);
+        assert_eq!(paused.strategy, Strategy::Hold);
+        let record = paused.failed().unwrap().clone();
+        // The pod that failed has gone, and another leader looks.
+        let live = Live { holds: true, failed: Some(record.clone()), ..live(2) };
+        let still = decide(Some(&live), "t2", &[old("a"), old("b")], PACE, Duration::ZERO);
+        assert_eq!((still.strategy, still.failed()), (Strategy::Hold, Some(&record)));
+        // The former template: every proxy is of it already.
+        let back = decide(Some(&live), "t1", &[new("a"), new("b")], PACE, Duration::ZERO);
+        assert_eq!((back.strategy, back.failed()), (Strategy::Hold, None));
+        let written = Live { template: "t1".into(), failed: None, ..live };
+        let done = decide(Some(&written), "t1", &[new("a"), new("b")], PACE, Duration::ZERO);
+        assert_eq!((done.strategy, done.stage), (Strategy::Roll(1), Stage::Complete));
+    }
+
+    #[test]
+    fn rates_are_of_what_came_since() {
+        let carried = |requests, failures| Carried { requests, failures };
+        assert_eq!(carried(0, 0).per_thousand(), 0);
+        assert_eq!(carried(200, 3).per_thousand(), 15);
+        assert_eq!(carried(10, 2).since(carried(4, 1)), carried(6, 1));
+        assert_eq!(carried(3, 1).since(carried(4, 1)), carried(3, 1), "it was started again");
+    }
+}

@@ -1,0 +1,225 @@
+//! What one leader remembers of the proxies from look to look: since when each is as it is, by this machine's clock, and how
+//! much it had carried when the rollout began. A new leader begins to count anew, which costs seconds, not safety.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weft_config::status::ProxyStatus;
+
+use super::{Carried, Seen};
+use crate::index::proxy_pods::ProxyFacts;
+use crate::reconcile::proxies::Told;
+
+/// From look to look.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The template that is wanted.
+    wanted: String,
+    /// Since when the controller is held for it.
+    held_since: Option<Instant>,
+    /// By uid.
+    pods: HashMap<Arc<str>, Known>,
+    /// What the proxies said last, by their addresses; `None`: they were asked and did not answer.
+    told: HashMap<IpAddr, Option<ProxyStatus>>,
+    /// What the last old pod of a node had carried in all.
+    before: HashMap<Arc<str>, Carried>,
+}
+
+#[derive(Debug)]
+struct Known {
+    ready: bool,
+    since: Instant,
+    /// Since when it is ready and does not answer.
+    silent_since: Option<Instant>,
+    surged: bool,
+    /// What it had carried when the rollout began.
+    at_first: Option<Carried>,
+}
+
+impl Memory {
+    /// Takes what the proxies said to the last question.
+    pub fn note_told(&mut self, told: &[Told]) {
+        self.told = told.iter().map(|(pod, status)| (pod.address, status.clone())).collect();
+    }
+
+    /// For how long the controller has been held for the template that is wanted.
+    pub fn held_for(&self, now: Instant) -> Duration {
+        self.held_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// The pods as the rollout to the template `wanted` sees them. `holds`: the controller is held.
+    pub fn look(
+        &mut self,
+        now: Instant,
+        wanted: &str,
+        holds: bool,
+        pods: &[Arc<ProxyFacts>],
+    ) -> Vec<Seen> {
+        if self.wanted != wanted {
+            wanted.clone_into(&mut self.wanted);
+            self.held_since = None;
+            self.before.clear();
+            for known in self.pods.values_mut() {
+                (known.surged, known.at_first) = (false, None);
+            }
+        }
+        if !holds {
+            self.held_since = None;
+        } else if self.held_since.is_none() {
+            self.held_since = Some(now);
+        }
+        self.pods.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+        let old_on = |node: &str| {
+            pods.iter().any(|pod| !pod.leaving && pod.template != wanted && *pod.node == *node)
+        };
+        // The old ones first: what they carried is what the new ones are compared with.
+        let (new, old): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.template == wanted);
+        let old: Vec<_> = old.into_iter().map(|pod| self.see(now, pod, false, false)).collect();
+        let new = new.into_iter().map(|pod| self.see(now, pod, true, old_on(&pod.node)));
+        let new: Vec<_> = new.collect();
+        old.into_iter().chain(new).collect()
+    }
+
+    fn see(&mut self, now: Instant, pod: &ProxyFacts, current: bool, beside: bool) -> Seen {
+        let said = pod.address.and_then(|address| self.told.get(&address));
+        let (asked, said) = (said.is_some(), said.and_then(Option::as_ref));
+        let total = said.map(|said| Carried { requests: said.requests, failures: said.failures });
+        let known = self.pods.entry(Arc::clone(&pod.uid)).or_insert_with(|| Known {
+            ready: pod.ready,
+            since: now,
+            silent_since: None,
+            surged: false,
+            at_first: None,
+        });
+        if known.ready != pod.ready {
+            (known.ready, known.since) = (pod.ready, now);
+        }
+        known.surged |= beside;
+        let silent = pod.ready && asked && said.is_none();
+        known.silent_since = known.silent_since.filter(|_| silent).or_else(|| silent.then_some(now));
+        // A new one is judged by all it did, an old one by what it did meanwhile.
+        let first = if current { Carried::default() } else { total.unwrap_or_default() };
+        let at_first = *known.at_first.get_or_insert(first);
+        let carried = total.map(|total| total.since(at_first)).unwrap_or_default();
+        if let (false, Some(total)) = (current, total) {
+            self.before.insert(Arc::clone(&pod.node), total);
+        }
+        let known = &self.pods[&pod.uid];
+        let so_long = |since: Instant| now.saturating_duration_since(since);
+        Seen {
+            name: Arc::clone(&pod.name),
+            node: Arc::clone(&pod.node),
+            image: Arc::clone(&pod.image),
+            current,
+            leaving: pod.leaving,
+            surged: known.surged,
+            ready: pod.ready,
+            so_for: so_long(known.since),
+            trouble: pod.trouble.clone(),
+            restarts: pod.restarts,
+            silent_for: known.silent_since.map(so_long).unwrap_or_default(),
+            rejections: said.map(rejections),
+            carried,
+            before: self.before.get(&pod.node).copied().unwrap_or_default(),
+        }
+    }
+}
+
+fn rejections(status: &ProxyStatus) -> BTreeMap<String, String> {
+    status.rejections.iter().map(|one| (one.resource.clone(), one.reason.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::ProxyPod;
+
+    fn pod(uid: &str, node: &str, template: &str, last: u8) -> Arc<ProxyFacts> {
+        Arc::new(ProxyFacts {
+            name: uid.into(),
+            uid: uid.into(),
+            node: node.into(),
+            address: Some([10, 0, 0, last].into()),
+            template: template.to_owned(),
+            image: "i".into(),
+            leaving: false,
+            ready: true,
+            trouble: None,
+            restarts: 0,
+        })
+    }
+
+    fn told(last: u8, requests: u64, failures: u64) -> Told {
+        let pod = ProxyPod { node: "n".into(), address: [10, 0, 0, last].into(), ready: true };
+        (pod, Some(ProxyStatus { requests, failures, ..ProxyStatus::default() }))
+    }
+
+    #[test]
+    fn time_counts_from_the_last_change_by_this_machine_s_clock() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let ready = pod("a", "n1", "t1", 1);
+        let away = Arc::new(ProxyFacts { ready: false, ..(*ready).clone() });
+        let mut so_for = |second, pod: &Arc<ProxyFacts>| {
+            memory.look(at(second), "t1", false, std::slice::from_ref(pod))[0].so_for.as_secs()
+        };
+        assert_eq!(so_for(0, &ready), 0);
+        assert_eq!(so_for(4, &ready), 4);
+        assert_eq!(so_for(5, &away), 0);
+        assert_eq!(so_for(9, &away), 4);
+    }
+
+    #[test]
+    fn old_ones_are_judged_by_what_they_carried_meanwhile_and_new_ones_by_all() {
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        let (old, new) = (pod("old", "n1", "t1", 1), pod("new", "n1", "t2", 2));
+        memory.note_told(&[told(1, 1000, 500)]);
+        memory.look(now, "t1", false, std::slice::from_ref(&old));
+        memory.look(now, "t2", false, std::slice::from_ref(&old));
+        memory.note_told(&[told(1, 1100, 501), told(2, 40, 3)]);
+        let seen = memory.look(now, "t2", false, &[old, Arc::clone(&new)]);
+        assert_eq!(seen[0].carried, Carried { requests: 100, failures: 1 });
+        assert_eq!(seen[1].carried, Carried { requests: 40, failures: 3 });
+        assert!(seen[1].surged && !seen[0].surged);
+        // What the node's proxy before had carried is remembered when it is gone.
+        let seen = memory.look(now, "t2", false, std::slice::from_ref(&new));
+        assert_eq!(seen[0].before, Carried { requests: 1100, failures: 501 });
+        assert!(seen[0].surged, "it came with the rollout");
+        let seen = memory.look(now, "t3", false, &[new]);
+        assert!(!seen[0].surged, "that was another rollout");
+    }
+
+    #[test]
+    fn silence_counts_from_the_first_question_without_an_answer() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        let one = pod("a", "n1", "t1", 1);
+        let mut silent = |seconds, told: &[Told]| {
+            memory.note_told(told);
+            let now = start + Duration::from_secs(seconds);
+            memory.look(now, "t1", false, std::slice::from_ref(&one))[0].silent_for.as_secs()
+        };
+        let mute = || vec![(told(1, 0, 0).0, None)];
+        assert_eq!(silent(0, &[]), 0, "not asked yet");
+        assert_eq!(silent(10, &[]), 0);
+        assert_eq!(silent(20, &mute()), 0);
+        assert_eq!(silent(23, &mute()), 3);
+        assert_eq!(silent(24, &[told(1, 0, 0)]), 0);
+    }
+
+    #[test]
+    fn a_hold_counts_from_its_beginning_for_each_template() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        let mut held = |seconds, wanted: &str, holds| {
+            let now = start + Duration::from_secs(seconds);
+            memory.look(now, wanted, holds, &[]);
+            memory.held_for(now).as_secs()
+        };
+        assert_eq!(held(0, "t1", true), 0);
+        assert_eq!(held(3, "t1", true), 3);
+        assert_eq!(held(4, "t2", true), 0);
+        assert_eq!(held(5, "t2", false), 0);
+        assert_eq!(held(9, "t2", true), 0);
+    }
+}

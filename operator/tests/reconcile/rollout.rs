@@ -1,0 +1,110 @@
+//! How a change of the proxies goes from node to node, as the DaemonSet and the status tell it. What its controller does with
+//! that is simulated beside the state machine, and seen end to end.
+
+use serde_json::{Value, json};
+
+use super::api::ApiServer;
+use super::{DAEMONSET, MESH, OURS, cluster, condition, mesh, operator, reason, standing_mesh, until};
+
+fn strategy(api: &ApiServer) -> Option<Value> {
+    Some(api.get(DAEMONSET)?["spec"]["updateStrategy"].clone())
+}
+
+fn template(api: &ApiServer) -> String {
+    let labels = &api.get(DAEMONSET).unwrap()["spec"]["template"]["metadata"]["labels"];
+    labels["weft.mesh/template"].as_str().unwrap().to_owned()
+}
+
+/// A proxy pod of `template` on `node`, ready or ending again and again.
+fn put_pod(api: &ApiServer, name: &str, node: &str, template: &str, ready: bool) {
+    let state = if ready {
+        json!({"running": {}})
+    } else {
+        json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}})
+    };
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"labels": {"weft.mesh/template": template},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "weft-proxy", "uid": "d", "controller": true}]},
+        "spec": {"nodeName": node, "containers": [{"name": "proxy", "image": "proxy:some"}]},
+        "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}], "containerStatuses": [
+            {"name": "proxy", "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": state}]}});
+    api.put(&format!("{OURS}/pods/{name}"), pod);
+}
+
+/// Observes for no time: what is looked at here is the order of things.
+fn spec(more: Value) -> Value {
+    let mut spec = json!({"proxy": {"rollout": {"observeSeconds": 0}}});
+    spec["proxy"]["logLevel"] = more;
+    spec
+}
+
+fn rolls(surge: u64) -> Value {
+    json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 0}})
+}
+
+/// A mesh on `nodes` nodes whose rollout to another log level has begun; gives the template before and the one that is wanted.
+async fn rolling(api: &ApiServer, nodes: u32) -> (String, String) {
+    let before = template(api);
+    for node in 0..nodes {
+        put_pod(api, &format!("old{node}"), &format!("n{node}"), &before, true);
+    }
+    api.edit(DAEMONSET, |set| set["status"]["desiredNumberScheduled"] = json!(nodes));
+    until("Complete", api, || (reason(api, MESH, "RolloutPaused")? == "Complete").then_some(())).await;
+    api.edit(MESH, |mesh| mesh["spec"] = spec(json!("debug")));
+    until("another template", api, || (template(api) != before).then_some(())).await;
+    until("Rolling", api, || (reason(api, MESH, "RolloutPaused")? == "Rolling").then_some(())).await;
+    until("one node at a time", api, || (strategy(api)? == rolls(1)).then_some(())).await;
+    let wanted = template(api);
+    (before, wanted)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_on_in_growing_steps_and_ends() {
+    let (api, _operator) = standing_mesh(spec(json!("info"))).await;
+    assert_eq!(strategy(&api), Some(rolls(1)));
+    let (_, wanted) = rolling(&api, 16).await;
+    let replace = |node: u32| {
+        put_pod(&api, &format!("new{node}"), &format!("n{node}"), &wanted, true);
+        api.delete(&format!("{OURS}/pods/old{node}"));
+    };
+    (0..4).for_each(replace);
+    until("four nodes at a time", &api, || (strategy(&api)? == rolls(4)).then_some(())).await;
+    (4..16).for_each(replace);
+    until("Complete", &api, || (reason(&api, MESH, "RolloutPaused")? == "Complete").then_some(())).await;
+    until("at rest", &api, || (strategy(&api)? == rolls(1)).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_proxy_that_fails_stops_it_for_the_next_leader_too_until_the_former_spec_is_back() {
+    let (api, client) = cluster().await;
+    api.put(MESH, mesh(spec(json!("info"))));
+    let first = operator(client.clone());
+    until("DaemonSet", &api, || api.get(DAEMONSET)).await;
+    let (before, wanted) = rolling(&api, 3).await;
+    put_pod(&api, "new0", "n0", &wanted, false);
+
+    let hold = json!({"type": "OnDelete"});
+    until("held", &api, || (strategy(&api)? == hold).then_some(())).await;
+    let paused = || condition(&api.get(MESH)?, "RolloutPaused").filter(|(status, ..)| status == "True");
+    let (_, _, message) = until("RolloutPaused", &api, paused).await;
+    for words in ["new0", "n0", "proxy:some", "CrashLoopBackOff"] {
+        assert!(message.contains(words), "{words} is not in {message}");
+    }
+    assert_eq!(reason(&api, MESH, "Degraded").as_deref(), Some("RolloutPaused"));
+
+    // The DaemonSet's controller takes the new pod away, and another leader comes.
+    api.delete(&format!("{OURS}/pods/new0"));
+    drop(first);
+    api.edit(super::LEASE, |lease| lease["spec"] = json!({"holderIdentity": ""}));
+    api.edit(MESH, |mesh| mesh["status"] = json!({}));
+    let _second = operator(client);
+    assert_eq!(until("told by the next leader", &api, paused).await.2, message);
+    assert_eq!(strategy(&api), Some(hold));
+
+    api.edit(MESH, |mesh| mesh["spec"] = spec(json!("info")));
+    until("Complete", &api, || (reason(&api, MESH, "RolloutPaused")? == "Complete").then_some(())).await;
+    assert_eq!(template(&api), before);
+    until("at rest", &api, || (strategy(&api)? == rolls(1)).then_some(())).await;
+    let annotations = api.get(DAEMONSET).unwrap()["metadata"]["annotations"].clone();
+    assert!(annotations.as_object().is_none_or(serde_json::Map::is_empty), "{annotations}");
+}
