@@ -16,6 +16,18 @@ pub struct ProxyStatus {
     pub rejections: Vec<Rejection>,
     /// Whether its stream to an operator is up.
     pub connected: bool,
+    /// The operator's pod at the other end of that stream, as far as it tells its name.
+    #[serde(default)]
+    pub operator: String,
+    /// When the configuration last changed, in seconds since the epoch; 0: not since this process began.
+    #[serde(default)]
+    pub changed: u64,
+    /// The number of resources held.
+    #[serde(default)]
+    pub resources: usize,
+    /// Version of the proxy.
+    #[serde(default)]
+    pub version: String,
 }
 
 /// One refused resource.

@@ -6,6 +6,7 @@
 //! make of this cluster, [`traffic`] what passed through it.
 
 pub mod annotations;
+pub mod api;
 pub mod apply;
 pub mod args;
 pub mod cleanup;

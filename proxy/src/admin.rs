@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::header::AUTHORIZATION;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use weft_config::contract::{EDGES_PATH, STATUS_PATH};
+use weft_config::contract::{CONFIG_PATH, EDGES_PATH, STATUS_PATH};
+use weft_config::show::{self, Configuration, ResourceView};
 use weft_config::status::ProxyStatus;
+use weft_config::{ResourceKey, ServiceId};
 
 use crate::listen::Listeners;
 use crate::metrics::Metrics;
@@ -94,8 +97,38 @@ impl Admin {
                 json(&status)
             }
             EDGES_PATH => json(&self.metrics.edges.read()),
-            _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /config-status /edges\n"),
+            CONFIG_PATH if !self.is_reader(request.headers()) => {
+                text(StatusCode::UNAUTHORIZED, "only the operator may read this\n")
+            }
+            CONFIG_PATH => self.configuration(request.uri().query()),
+            _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /config-status /config /edges\n"),
         }
+    }
+
+    /// Whether a request shows the key that came over the config stream.
+    fn is_reader(&self, headers: &HeaderMap) -> bool {
+        let shown = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let key = self.sync.reader_key.load();
+        match (shown, &*key) {
+            (Some(shown), Some(key)) => same(shown, key.as_bytes()),
+            _ => false,
+        }
+    }
+
+    /// What is held; with `service=namespace/name` in the query what is about that Service.
+    fn configuration(&self, query: Option<&str>) -> Response<Full<Bytes>> {
+        let service = match query.map(|query| query.strip_prefix("service=").and_then(|id| id.split_once('/'))) {
+            None => None,
+            Some(Some((namespace, name))) => Some(ServiceId::new(namespace, name)),
+            Some(None) => return text(StatusCode::BAD_REQUEST, "the query is service=<namespace>/<name> or nothing\n"),
+        };
+        let wanted = |key: &ResourceKey| service.as_ref().is_none_or(|service| show::is_of(key, service));
+        let configuration = {
+            let held = self.sync.held.lock();
+            let resources = held.filtered(wanted).map(|entry| ResourceView::from(&entry)).collect();
+            Configuration { digest: show::hexadecimal(held.digest()), resources }
+        };
+        json(&configuration)
     }
 
     fn why_not_ready(&self) -> Option<&'static str> {
@@ -127,6 +160,11 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
         .headers_mut()
         .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
     response
+}
+
+/// Compares in a time that does not tell where the difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
 /// A task on a worker's runtime that notes the time, so that a stuck one shows.

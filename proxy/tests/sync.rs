@@ -92,7 +92,7 @@ impl Bed {
         let carriers = Carriers::new(Arc::clone(&tables), "node1", &[Handle::current()], access_log).unwrap();
         let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
         let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
-        let (sync, view) = Sync::new(applier, Arc::clone(&listeners), metrics, &self.directory);
+        let (sync, view) = Sync::new(applier, metrics, &self.directory);
         tokio::spawn(sync.run(Address {
             url: format!("https://localhost:{}", self.port),
             token_path: self.directory.join("token"),
@@ -164,6 +164,7 @@ fn update(version: u64, entries: &[Entry]) -> v1::Update {
         upserts: entries.iter().map(v1::Resource::from).collect(),
         removals: vec![],
         digest,
+        reader_key: String::new(),
     }
 }
 
@@ -195,7 +196,7 @@ async fn what_was_acknowledged_serves_and_survives_the_operator_and_a_restart() 
     let carriers = Carriers::new(Arc::clone(&tables), "node1", &[Handle::current()], access_log).unwrap();
     let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
     let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
-    let (_sync, second) = Sync::new(applier, listeners, metrics, &bed.directory);
+    let (_sync, second) = Sync::new(applier, metrics, &bed.directory);
     // It cannot have the port that the first still listens on, and says so; the rest of the configuration is in force.
     assert!(*second.complete.borrow());
     assert!(

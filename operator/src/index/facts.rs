@@ -12,7 +12,7 @@ use weft_config::ServiceId;
 
 use crate::annotations;
 
-/// Marks a shadow Service.
+/// Marks a shadow Service, and by Kubernetes' doing its EndpointSlices, which are not read.
 pub const SHADOW_LABEL: &str = "weft.mesh/shadow";
 /// On a shadow Service: namespace of the Service it stands for.
 pub const NAMESPACE_LABEL: &str = "weft.mesh/service-namespace";
@@ -94,6 +94,8 @@ pub struct ShadowFacts {
     pub created: i64,
     /// (Port number, listen port).
     pub ports: Vec<(u16, u16)>,
+    /// Where its name leads to.
+    pub cluster_ip: Option<IpAddr>,
     /// [`fingerprint`] of the object.
     pub fingerprint: u64,
 }
@@ -113,6 +115,7 @@ impl ShadowFacts {
             name: service.metadata.name.as_deref()?.into(),
             created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             ports: ports.collect(),
+            cluster_ip: service.spec.as_ref()?.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()),
             fingerprint: fingerprint(service),
         })
     }

@@ -63,6 +63,11 @@ impl Identities {
         Identity { addresses: addresses.copied().collect() }
     }
 
+    /// As whom the pod at `address` runs.
+    pub(super) fn holder_of(&self, address: IpAddr) -> Option<&AccountId> {
+        self.holders.get(&address)
+    }
+
     /// All accounts that have an address.
     pub(super) fn accounts(&self) -> impl Iterator<Item = &AccountId> {
         self.accounts.keys()

@@ -119,7 +119,7 @@ impl Kind for SliceKind {
         let slices = state.slices.entry(service.clone()).or_default();
         let before = slices.insert(Arc::clone(&key.name), Arc::new(facts));
         if before.as_ref() != slices.get(&key.name) {
-            changed.services.insert(service);
+            changed.endpoints.insert(service);
         }
         (key, changed)
     }
@@ -132,7 +132,7 @@ impl Kind for SliceKind {
                 state.slices.remove(&service);
             }
         }
-        Changed::services([service])
+        Changed::endpoints(service)
     }
 
     fn keys(&self, state: &State) -> BTreeSet<Self::Key> {
@@ -339,9 +339,26 @@ mod tests {
         list(vec![slice("two", "cart", "10.0.0.2"), slice("p", "pay", "10.0.0.4")]);
         assert_eq!(addresses(&index, "cart"), ["10.0.0.2"]);
         assert_eq!(
-            changes.next().await.services,
+            changes.next().await.endpoints,
             BTreeSet::from([ServiceId::new("shop", "cart"), ServiceId::new("shop", "pay")])
         );
+    }
+
+    /// What writes shadows and statuses is not woken by every pod that comes and goes.
+    #[tokio::test]
+    async fn endpoints_concern_those_who_asked_for_them_only() {
+        let index = Index::new("weft-system");
+        let cart = ServiceId::new("shop", "cart");
+        let services = index.changes(About::Services);
+        let of_cart = index.changes(About::EndpointsOf(BTreeSet::from([cart.clone()])));
+        for changes in [&services, &of_cart] {
+            changes.next().await;
+        }
+        index.take(&SliceKind, Event::Apply(slice("p", "pay", "10.0.0.3")), &mut None);
+        assert!(futures::poll!(Box::pin(of_cart.next())).is_pending(), "another's");
+        index.take(&SliceKind, Event::Apply(slice("one", "cart", "10.0.0.1")), &mut None);
+        assert_eq!(of_cart.next().await, Changed::endpoints(cart));
+        assert!(futures::poll!(Box::pin(services.next())).is_pending());
     }
 
     #[test]

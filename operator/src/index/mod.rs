@@ -153,6 +153,11 @@ impl Index {
         self.lock().identities.get(account)
     }
 
+    /// As whom the pod at `address` runs, where that is known.
+    pub fn account_at(&self, address: IpAddr) -> Option<AccountId> {
+        self.lock().identities.holder_of(address).cloned()
+    }
+
     /// All pods, in no order.
     pub fn pods(&self) -> Vec<Arc<PodFacts>> {
         self.lock().pods.values().cloned().collect()
@@ -243,6 +248,7 @@ impl State {
         let shadowed = self.shadows.values().map(|shadow| &shadow.service);
         Changed {
             services: self.services.keys().chain(shadowed).cloned().collect(),
+            endpoints: BTreeSet::new(),
             accounts: self.identities.accounts().cloned().collect(),
             policies: true,
         }

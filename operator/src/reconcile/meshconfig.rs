@@ -1,6 +1,7 @@
 //! The controller of `MeshConfigs`: proxies, DNS, finalizer, status. One reconciliation does all of it, in this order; each part
 //! is a file of its own.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
+use weft_config::ServiceId;
 use weft_crds::meshconfig::DnsProvider;
 use weft_crds::{MeshConfig, MeshConfigStatus};
 
@@ -44,6 +46,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(32);
 const GATHER: Duration = Duration::from_millis(500);
 /// A proxy that is behind is asked a second time after this: a change may have been on its way.
 const SECOND_LOOK: Duration = Duration::from_millis(300);
+/// A proxy that holds what was current so long ago, or later, keeps up with changes that come all the time.
+const KEEPS_UP: Duration = Duration::from_secs(5);
 
 /// Why a reconciliation failed. The text names the object.
 #[derive(Debug, thiserror::Error)]
@@ -75,10 +79,14 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
     let in_ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=weft-operator");
     let index = ctx.index.clone();
     let to_active = move |_: ConfigMap| index.mesh().borrow().as_deref().map(ObjectRef::from_obj);
-    let noticed = (ctx.index.changes(About::Services), shadows.watch_counts(), findings.watch_counts());
+    let services = ctx.index.changes(About::Services);
+    // Of endpoints only those count that are asked: proxies and DNS pods.
+    let asked = ctx.index.changes(About::EndpointsOf(asked(&ctx)));
+    let noticed = ((services, asked), shadows.watch_counts(), findings.watch_counts());
     let changes = stream::unfold(noticed, |(changes, mut counts, mut found)| async move {
         tokio::select! {
-            _ = changes.next() => {}
+            _ = changes.0.next() => {}
+            _ = changes.1.next() => {}
             changed = counts.changed() => changed.ok()?,
             changed = found.changed() => changed.ok()?,
         }
@@ -108,6 +116,13 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
         )
         .for_each(|_| std::future::ready(()))
         .await;
+}
+
+/// The Services of the proxies and, as the active MeshConfig names it now, of the cluster's DNS.
+fn asked(ctx: &Context) -> BTreeSet<ServiceId> {
+    let mesh = ctx.index.mesh();
+    let dns = mesh.borrow().as_ref().map(|mesh| mesh.spec.dns.clone()).unwrap_or_default();
+    [ServiceId::new(&*ctx.namespace, daemonset::NAME), ServiceId::new(dns.namespace, dns.service)].into()
 }
 
 /// CoreDNS's `ConfigMap`, as the active MeshConfig names it now; by default the usual one. Another name takes effect as a watch
@@ -181,15 +196,14 @@ impl Reconciler {
         }
         let daemonset = self.keep_proxies(mesh).await.map_err(|error| error.to_string());
         let dns = dns::keep(&self.ctx, mesh).await.map_err(|error| error.to_string());
-        let digest = self.ctx.publisher.digest();
-        let told = self.ask_proxies(&digest).await;
+        let (told, digest) = self.ask_proxies().await;
         let counts = self.shadows.counts();
         let observed = status::Observed {
             generation: mesh.metadata.generation,
             daemonset: &daemonset,
             dns: &dns,
             told: &told,
-            digest: &self.ctx.publisher.digest(),
+            digest: &digest,
             counts: &counts,
             problems: &Settings::of_mesh(&mesh.spec).1,
             services: self.ctx.index.count_meshed(),
@@ -219,13 +233,21 @@ impl Reconciler {
         Ok(self.ctx.writer.apply(&daemonset).await?)
     }
 
-    async fn ask_proxies(&self, digest: &str) -> Vec<proxies::Told> {
-        let told = proxies::ask_all(self.ctx.index.proxies()).await;
-        if told.iter().all(|(_, status)| status.as_ref().is_some_and(|status| status.digest == digest)) {
-            return told;
+    /// What the proxies hold, and what they should. The digest of one that keeps up is given as the current one.
+    async fn ask_proxies(&self) -> (Vec<proxies::Told>, String) {
+        let mut told = proxies::ask_all(self.ctx.index.proxies()).await;
+        let recent = |digest: &str| self.ctx.publisher.is_recent(digest, KEEPS_UP);
+        if !told.iter().all(|(_, status)| status.as_ref().is_some_and(|status| recent(&status.digest))) {
+            tokio::time::sleep(SECOND_LOOK).await;
+            told = proxies::ask_all(self.ctx.index.proxies()).await;
         }
-        tokio::time::sleep(SECOND_LOOK).await;
-        proxies::ask_all(self.ctx.index.proxies()).await
+        let current = self.ctx.publisher.digest();
+        for status in told.iter_mut().filter_map(|(_, status)| status.as_mut()) {
+            if recent(&status.digest) {
+                status.digest.clone_from(&current);
+            }
+        }
+        (told, current)
     }
 
     /// DNS first, so that nobody is sent to what is about to go; then the shadows. The rest goes by ownerReference.

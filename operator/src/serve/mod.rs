@@ -7,6 +7,7 @@ pub mod ca;
 pub mod debug;
 pub mod http;
 pub mod metrics;
+pub mod reader;
 pub mod stream;
 pub mod traffic;
 
@@ -21,6 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::context::Context;
 use ca::Pair;
+use reader::ReaderKeys;
 use stream::ConfigServer;
 
 /// How often the CA is looked for while there is none, or something fails.
@@ -32,17 +34,18 @@ const RENEW: Duration = Duration::from_hours(60 * 24);
 
 /// Serves the config stream on `port` from the moment there is a CA, anew when the CA changes and before the certificate runs
 /// out; streams that are open stay so. `serving` says whether callers are taken.
-pub async fn config_stream(ctx: Context, port: u16, serving: watch::Sender<bool>) {
+pub async fn config_stream(ctx: Context, port: u16, serving: watch::Sender<bool>, keys: ReaderKeys) {
     let config = ConfigServer::new(
         ctx.client.clone(),
         &ctx.namespace,
         ctx.publisher.clone(),
         Arc::clone(&ctx.metrics),
     );
-    let config = Arc::new(config);
+    let config = Arc::new(config.telling(&ctx.pod, keys.clone()));
     loop {
         match ca::read(&ctx.client, &ctx.namespace).await {
             Ok(Some(ca)) => {
+                keys.follow(&ca);
                 let ended = serve_with(&ctx, &config, &ca, port, &serving).await;
                 serving.send_replace(false);
                 let Err(error) = ended else { continue };

@@ -1,30 +1,41 @@
 //! Writes the last-known-good snapshot, off the path of updates: the latest one wins.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
-use weft_config::{ResourceSet, snapshot};
+use weft_config::snapshot;
+
+use crate::tables::held;
 
 /// Changes that come within this time are written once.
 const GATHER: Duration = Duration::from_millis(100);
+/// Where changes come all the time, the pause before a write is so many times what the last one took: a large configuration
+/// is not written more often than a twentieth of one core can.
+const PAUSE: u32 = 20;
 
-/// Hands configurations to the writing task.
-pub(super) struct Saver(watch::Sender<Option<ResourceSet>>);
+/// Tells the writing task that something changed.
+pub(super) struct Saver(watch::Sender<()>);
 
 impl Saver {
     /// Starts the task. It ends with the `Saver`. Failures are counted and logged once until the next success: a proxy
     /// without a writable directory works, it only cannot start without an operator.
-    pub(super) fn start(path: PathBuf, failures: Counter) -> Self {
-        let (sender, mut latest) = watch::channel(None);
+    pub(super) fn start(path: PathBuf, held: held::Shared, failures: Counter) -> Self {
+        let (sender, mut changes) = watch::channel(());
         tokio::spawn(async move {
             let mut failing = false;
-            while latest.changed().await.is_ok() {
-                tokio::time::sleep(GATHER).await;
-                let Some(set) = latest.borrow_and_update().clone() else { continue };
+            let mut pause = GATHER;
+            while changes.changed().await.is_ok() {
+                tokio::time::sleep(pause).await;
+                changes.mark_unchanged();
+                // Here, where no update can be half applied: the task that applies them runs on the same thread.
+                let resources = held.lock().encoded();
                 let path = path.clone();
-                let written = tokio::task::spawn_blocking(move || snapshot::write(&path, &set)).await;
+                let began = Instant::now();
+                let write = move || snapshot::write_encoded(&path, resources.iter());
+                let written = tokio::task::spawn_blocking(write).await;
+                pause = GATHER.max(began.elapsed() * PAUSE);
                 if let Ok(Err(error)) = written {
                     failures.inc();
                     if !failing {
@@ -39,7 +50,8 @@ impl Saver {
         Self(sender)
     }
 
-    pub(super) fn save(&self, set: ResourceSet) {
-        self.0.send_replace(Some(set));
+    /// What is held has changed.
+    pub(super) fn save(&self) {
+        self.0.send_replace(());
     }
 }
