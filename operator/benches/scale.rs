@@ -101,9 +101,10 @@ fn address(service: usize, pod: usize) -> String {
     format!("10.{}.{}.{}", 64 + (host >> 16), (host >> 8) & 255, host & 255)
 }
 
-fn slice(service: usize, turn: usize) -> String {
+/// With another `spare` one of its endpoints is another.
+fn slice(service: usize, spare: usize) -> String {
     let endpoint = |pod: usize| {
-        let address = address(service, if pod == 0 { 5 + turn % 3 } else { pod });
+        let address = address(service, if pod == 0 { PODS + spare } else { pod });
         format!(
             r#"{{"addresses":["{address}"],"conditions":{{"ready":true,"serving":true,"terminating":false}},"nodeName":"node-{}","targetRef":{{"kind":"Pod","namespace":"team","name":"service-{service}-{pod}","uid":"0b0f8a3c-8f0f-4a8e-9f43-d6a9b2b7c001"}}}}"#,
             pod % 50
@@ -112,8 +113,7 @@ fn slice(service: usize, turn: usize) -> String {
     let endpoints = (0..PODS).map(endpoint).collect::<Vec<_>>().join(",");
     let namespace = namespace(service);
     format!(
-        r#"{{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{{"namespace":"{namespace}","name":"service-{service}-x","resourceVersion":"{}","labels":{{"kubernetes.io/service-name":"service-{service}"}},{MANAGED}}},"addressType":"IPv4","ports":[{{"name":"http","port":8080,"protocol":"TCP"}}],"endpoints":[{endpoints}]}}"#,
-        turn + 1
+        r#"{{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{{"namespace":"{namespace}","name":"service-{service}-x","resourceVersion":"1","labels":{{"kubernetes.io/service-name":"service-{service}"}},{MANAGED}}},"addressType":"IPv4","ports":[{{"name":"http","port":8080,"protocol":"TCP"}}],"endpoints":[{endpoints}]}}"#
     )
 }
 
@@ -168,7 +168,8 @@ async fn main() {
     let send = api.slices.lock().unwrap().take().unwrap();
     let mut took = Vec::with_capacity(CHANGES);
     for turn in 1..=CHANGES {
-        let line = format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", slice(turn * 7919 % services, turn));
+        let slice = slice(turn * 7919 % services, 1 + turn / services % 2);
+        let line = format!("{{\"type\":\"MODIFIED\",\"object\":{slice}}}\n");
         let began = Instant::now();
         versions.mark_unchanged();
         send.send(line.into()).unwrap();

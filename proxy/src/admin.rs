@@ -195,3 +195,66 @@ impl Heartbeat {
         u128::from(self.now_ms().saturating_sub(self.last_ms.load(Relaxed))) > STUCK.as_millis()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::runtime::Handle;
+    use weft_config::{Endpoints, EndpointsId, Entry, Resource};
+
+    use super::*;
+    use crate::access_log::{AccessLog, Format};
+    use crate::listen::Carriers;
+
+    fn entry(name: &str) -> Entry {
+        let id = EndpointsId { service: ServiceId::new("shop", name), port: 80 };
+        Entry::new(Resource::Endpoints(id, Endpoints::default()))
+    }
+
+    fn admin() -> Admin {
+        let metrics = Arc::new(Metrics::default());
+        let log = AccessLog::new(Format::Off).unwrap();
+        let carriers = Carriers::new(Arc::default(), "node1", &[Handle::current()], log).unwrap();
+        let sync = SyncView {
+            status: Arc::default(),
+            complete: watch::channel(true).1,
+            held: Arc::default(),
+            reader_key: Arc::default(),
+        };
+        let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
+        Admin { sync, listeners, metrics, draining: watch::channel(false).1 }
+    }
+
+    async fn ask(admin: &Admin, path: &str, authorization: Option<&str>) -> (u16, String) {
+        let mut request = Request::get(path);
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let answer = admin.answer(&request.body(()).unwrap(), &[]);
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_told_to_who_has_the_key_and_to_nobody_before_there_is_one() {
+        let admin = admin();
+        for name in ["cart", "pay"] {
+            admin.sync.held.lock().insert(&entry(name));
+        }
+        for shown in [None, Some("Bearer "), Some("Bearer k")] {
+            assert_eq!(ask(&admin, CONFIG_PATH, shown).await.0, 401, "{shown:?}");
+        }
+        admin.sync.reader_key.store(Some(Arc::new("k".to_owned())));
+        for shown in [None, Some("Bearer "), Some("Bearer kk"), Some("Bearer j"), Some("Basic k"), Some("k")] {
+            assert_eq!(ask(&admin, CONFIG_PATH, shown).await.0, 401, "{shown:?}");
+        }
+        let (status, all) = ask(&admin, CONFIG_PATH, Some("Bearer k")).await;
+        let digest = show::hexadecimal(entry("cart").hash.wrapping_add(entry("pay").hash));
+        assert!(status == 200 && all.contains(&digest) && all.contains("shop/cart:80"), "{all}");
+        let (status, one) = ask(&admin, "/config?service=shop/pay", Some("Bearer k")).await;
+        assert!(status == 200 && one.contains("shop/pay:80") && !one.contains("shop/cart"), "{one}");
+        assert_eq!(ask(&admin, "/config?service=pay", Some("Bearer k")).await.0, 400);
+        assert_eq!(ask(&admin, "/config?all", Some("Bearer k")).await.0, 400);
+    }
+}

@@ -180,6 +180,8 @@ async fn what_was_acknowledged_serves_and_survives_the_operator_and_a_restart() 
     until("it is acknowledged", || !bed.acks().is_empty()).await;
     assert_eq!((bed.acks()[0].version, bed.acks()[0].rejections.len()), (7, 0));
     assert!(*view.complete.borrow());
+    assert_eq!((view.held.lock().len(), view.status.load().resources), (2, 2));
+    assert!(view.reader_key.load().is_none(), "this operator tells no key");
     assert!(exchange(port, "GET / HTTP/1.0\r\n\r\n").await.contains(" 200 OK"));
 
     // The stream ends: the proxy comes back by itself, says what it holds, and serves all the while.
@@ -210,16 +212,21 @@ async fn what_was_acknowledged_serves_and_survives_the_operator_and_a_restart() 
 async fn drift_is_noticed_and_everything_is_asked_for_again() {
     let mut bed = Bed::make("drift").await;
     let backend = Backend::start("one").await;
-    let (_view, _) = bed.proxy();
+    let (view, _) = bed.proxy();
     let updates = bed.stream().await;
     let entries = service("cart", free_port(), backend.address);
     updates.send(Ok(update(1, &entries))).await.unwrap();
     until("it is acknowledged", || bed.acks().len() == 1).await;
-    updates.send(Ok(v1::Update { digest: 1, ..update(2, &[]) })).await.unwrap();
+    let key = "k".to_owned();
+    let two = update(2, &entries);
+    updates.send(Ok(v1::Update { reader_key: key, ..two })).await.unwrap();
+    until("the key is known", || view.reader_key.load().as_ref().is_some_and(|key| **key == "k")).await;
+    updates.send(Ok(v1::Update { digest: 1, ..update(3, &[]) })).await.unwrap();
     let _again = bed.stream().await;
     until("it comes again", || bed.hellos().len() == 2).await;
     assert!(bed.hellos()[1].held.is_empty(), "it claims nothing, so that everything is sent");
-    assert_eq!(bed.acks().len(), 1, "drift is not acknowledged");
+    assert_eq!(bed.acks().len(), 2, "drift is not acknowledged");
+    assert!(view.reader_key.load().is_some(), "the key is kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use weft_tests::Result;
 use weft_tests::cluster::Cluster;
+use weft_tests::probe::now_us;
 
 use super::fill;
 
@@ -42,6 +43,8 @@ async fn run(cluster: Cluster, services: usize, stop: Arc<AtomicBool>) -> Result
     let mut tick = interval(EVERY);
     // What is late is made up for: the rate is the claim.
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    // Others than those an earlier run has left.
+    let seed = usize::try_from(now_us()? / 1_000_000 * 50)?;
     let under_way = Arc::new(AtomicUsize::new(0));
     let mut changes = Vec::new();
     let mut turn = 0;
@@ -54,7 +57,7 @@ async fn run(cluster: Cluster, services: usize, stop: Arc<AtomicBool>) -> Result
         under_way.fetch_add(1, SeqCst);
         let (cluster, under_way) = (cluster.clone(), Arc::clone(&under_way));
         changes.push(tokio::spawn(async move {
-            let changed = change(&cluster, turn * STEP % services, turn / services + turn).await;
+            let changed = change(&cluster, turn * STEP % services, seed + turn).await;
             under_way.fetch_sub(1, SeqCst);
             changed
         }));
@@ -65,8 +68,8 @@ async fn run(cluster: Cluster, services: usize, stop: Arc<AtomicBool>) -> Result
     Ok(turn)
 }
 
-async fn change(cluster: &Cluster, number: usize, turn: usize) -> Result {
-    let patch = json!({"endpoints": fill::endpoints_of(number, 1 + turn, &cluster.nodes)});
+async fn change(cluster: &Cluster, number: usize, spare: usize) -> Result {
+    let patch = json!({"endpoints": fill::endpoints_of(number, Some(spare), &cluster.nodes)});
     let slices = cluster.api::<EndpointSlice>(&fill::namespace_of(number));
     slices.patch(&fill::name_of(number), &PatchParams::default(), &Patch::Merge(patch)).await?;
     Ok(())

@@ -6,9 +6,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
-use weft_tests::Result;
 use weft_tests::cluster::Cluster;
 use weft_tests::wait::{self, Seen, seconds};
+use weft_tests::{Failure, Result};
 
 /// Services of one namespace.
 const OF_NAMESPACE: usize = 1000;
@@ -29,11 +29,14 @@ pub(crate) fn name_of(number: usize) -> String {
     format!("service-{number:05}")
 }
 
-/// Its endpoints; with another `turn` one of them is another. Nobody has these addresses (RFC 6598).
-pub(crate) fn endpoints_of(number: usize, turn: usize, nodes: &[String]) -> Value {
+/// Its endpoints; with a `spare` one of them is another. Nobody has these addresses (RFC 6598).
+pub(crate) fn endpoints_of(number: usize, spare: Option<usize>, nodes: &[String]) -> Value {
     let endpoint = |one: usize| {
-        let host = number * 8 + if one == 0 { 5 + turn % 3 } else { one };
-        let address = format!("100.{}.{}.{}", 64 + (host >> 16), (host >> 8) & 255, host & 255);
+        let (first, host) = match spare.filter(|_| one == 0) {
+            Some(spare) => (112, spare % (1 << 20)),
+            None => (64, number * 8 + one),
+        };
+        let address = format!("100.{}.{}.{}", first + (host >> 16), (host >> 8) & 255, host & 255);
         json!({"addresses": [address], "conditions": {"ready": true}, "nodeName": nodes[one % nodes.len()]})
     };
     (0..ENDPOINTS).map(endpoint).collect()
@@ -50,7 +53,7 @@ pub(crate) async fn add(cluster: &Cluster, services: usize) -> Result {
         if (there + done + 1).is_multiple_of(1000) {
             eprintln!("  {} of {services}", there + done + 1);
         }
-        Ok(done + 1)
+        Ok::<_, Failure>(done + 1)
     };
     made.try_fold(0, progress).await?;
     Ok(())
@@ -82,7 +85,7 @@ async fn make(cluster: &Cluster, number: usize) -> Result {
         "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
         "addressType": "IPv4",
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-        "endpoints": endpoints_of(number, 0, &cluster.nodes),
+        "endpoints": endpoints_of(number, None, &cluster.nodes),
     });
     cluster.api::<EndpointSlice>(&namespace).create(&PostParams::default(), &serde_json::from_value(slice)?).await?;
     Ok(())
