@@ -154,7 +154,11 @@ async fn tell_start(ctx: Context, mut serving: watch::Receiver<bool>, began: Ins
     if complete && serves {
         let took = began.elapsed().as_secs_f64();
         ctx.metrics.start.set(took);
-        tracing::info!(seconds = took, resources = ctx.publisher.resources(), "serving a complete configuration");
+        tracing::info!(
+            seconds = took,
+            resources = ctx.publisher.resources(),
+            "serving a complete configuration"
+        );
     }
 }
 

@@ -117,10 +117,14 @@ impl Admin {
 
     /// What is held; with `service=namespace/name` in the query what is about that Service.
     fn configuration(&self, query: Option<&str>) -> Response<Full<Bytes>> {
-        let service = match query.map(|query| query.strip_prefix("service=").and_then(|id| id.split_once('/'))) {
+        let service = match query
+            .map(|query| query.strip_prefix("service=").and_then(|id| id.split_once('/')))
+        {
             None => None,
             Some(Some((namespace, name))) => Some(ServiceId::new(namespace, name)),
-            Some(None) => return text(StatusCode::BAD_REQUEST, "the query is service=<namespace>/<name> or nothing\n"),
+            Some(None) => {
+                return text(StatusCode::BAD_REQUEST, "the query is service=<namespace>/<name> or nothing\n");
+            }
         };
         let wanted = |key: &ResourceKey| service.as_ref().is_none_or(|service| show::is_of(key, service));
         let configuration = {
@@ -246,7 +250,8 @@ mod tests {
             assert_eq!(ask(&admin, CONFIG_PATH, shown).await.0, 401, "{shown:?}");
         }
         admin.sync.reader_key.store(Some(Arc::new("k".to_owned())));
-        for shown in [None, Some("Bearer "), Some("Bearer kk"), Some("Bearer j"), Some("Basic k"), Some("k")] {
+        for shown in [None, Some("Bearer "), Some("Bearer kk"), Some("Bearer j"), Some("Basic k"), Some("k")]
+        {
             assert_eq!(ask(&admin, CONFIG_PATH, shown).await.0, 401, "{shown:?}");
         }
         let (status, all) = ask(&admin, CONFIG_PATH, Some("Bearer k")).await;

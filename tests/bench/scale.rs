@@ -29,7 +29,7 @@ use weft_tests::{Result, mesh};
 use scale::churn::Churn;
 use scale::figures::Figures;
 use scale::flips::{Flips, percentile};
-use scale::{fill, figures};
+use scale::{figures, fill};
 
 /// Without `SERVICES`.
 const SIZES: [usize; 3] = [1000, 5000, 10_000];
@@ -50,7 +50,8 @@ fn main() -> Result {
     let keep = std::env::var("KEEP").is_ok_and(|keep| keep == "1");
     let busy = std::env::var("BUSY_SECONDS").map_or(Ok(30), |text| text.parse())?;
     cluster::run(|cluster| async move {
-        let embedded = Embedded::needed_for("memory and CPU").ok_or("this measurement needs the embedded cluster")?;
+        let embedded =
+            Embedded::needed_for("memory and CPU").ok_or("this measurement needs the embedded cluster")?;
         if !(keep && mesh::ready(&cluster, seconds(2)).await.is_ok()) {
             mesh::installed(&cluster).await?;
         }

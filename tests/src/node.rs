@@ -153,7 +153,8 @@ impl Embedded {
 
     /// CPU time that `process` has used.
     pub async fn cpu(&self, process: &Process) -> Result<Duration> {
-        let script = format!("cat /proc/{}/task/*/schedstat | awk '{{ ns += $1 }} END {{ print ns }}'", process.pid);
+        let script =
+            format!("cat /proc/{}/task/*/schedstat | awk '{{ ns += $1 }} END {{ print ns }}'", process.pid);
         // awk prints large numbers as it likes.
         let nanoseconds: f64 = self.on_node(&process.node, &script).await?.trim().parse()?;
         Ok(Duration::from_secs_f64(nanoseconds / 1e9))

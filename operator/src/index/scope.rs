@@ -168,7 +168,8 @@ mod tests {
         let scope = Scope::new(Some(&mesh("m", &[], &["ignored"])), "weft-system");
         let external = ServiceFacts { external_name: true, ..service("shop", "cart") };
         let no_ports = ServiceFacts { ports: vec![], ..service("shop", "cart") };
-        let others = ["kube-system", "weft-system", "ignored", "shop"].map(|namespace| service(namespace, "cart"));
+        let others =
+            ["kube-system", "weft-system", "ignored", "shop"].map(|namespace| service(namespace, "cart"));
         for service in others.into_iter().chain([external, no_ports, service("default", "kubernetes")]) {
             assert_eq!(scope.why_not(&service).is_none(), scope.includes(&service), "{service:?}");
         }

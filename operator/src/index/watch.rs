@@ -35,7 +35,10 @@ pub fn start(index: &Index, client: &Client) {
 }
 
 /// All objects of `api`, or those whose labels are as `selected`, as they come and go.
-pub(super) fn stream<K>(api: Api<K>, selected: Option<&str>) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + use<K>
+pub(super) fn stream<K>(
+    api: Api<K>,
+    selected: Option<&str>,
+) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + use<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Clone,

@@ -295,7 +295,10 @@ impl<'a> Worker<'a> {
     async fn decide(&mut self, id: &ServiceId, removing: bool) -> Result<(Step, Vec<u16>), ShadowError> {
         let Some(service) = self.ctx.index.meshed(id).filter(|_| !removing) else {
             let shadow = self.ctx.index.shadow(id);
-            return Ok((shadow.map_or(Step::Nothing, |shadow| Step::Delete(shadow.name.clone())), Vec::new()));
+            return Ok((
+                shadow.map_or(Step::Nothing, |shadow| Step::Delete(shadow.name.clone())),
+                Vec::new(),
+            ));
         };
         let mut ports = Vec::new();
         for port in annotations::carried(&service, &self.ctx.index.defaults()) {

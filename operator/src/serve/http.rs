@@ -15,10 +15,8 @@ use tokio::net::TcpListener;
 pub type Answer = Full<Bytes>;
 
 /// Serves on `listener` until the process ends.
-pub async fn serve<A>(
-    listener: TcpListener,
-    answer: impl Fn(Request<Incoming>) -> A + Send + Sync + 'static,
-) where
+pub async fn serve<A>(listener: TcpListener, answer: impl Fn(Request<Incoming>) -> A + Send + Sync + 'static)
+where
     A: Future<Output = Response<Answer>> + Send + 'static,
 {
     let answer = Arc::new(answer);

@@ -90,7 +90,11 @@ impl Default for Metrics {
         );
         r.register("leading", "1 while this replica leads", metrics.leading.clone());
         r.register("reconcile_failures", "Reconciliations that failed", metrics.reconcile_failures.clone());
-        r.register("api_requests", "Requests to the API server; a watch is one", metrics.api_requests.clone());
+        r.register(
+            "api_requests",
+            "Requests to the API server; a watch is one",
+            metrics.api_requests.clone(),
+        );
         r.register_with_unit(
             "start",
             "From the start of this process until it served a complete configuration",

@@ -189,8 +189,7 @@ impl Listeners {
         let held = socket.try_clone()?;
         let listener = tokio::net::TcpListener::from_std(socket)?;
         let here = Arc::clone(&worker);
-        let accepting =
-            tokio::spawn(accept(listener, port, here, carriers, Arc::clone(&connections)));
+        let accepting = tokio::spawn(accept(listener, port, here, carriers, Arc::clone(&connections)));
         Ok(Listener { transport, connections, socket: Some(held), accepting })
     }
 

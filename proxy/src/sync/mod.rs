@@ -72,11 +72,7 @@ pub struct SyncView {
 
 impl Sync {
     /// Starts from the snapshot below `directory`, if there is a good one.
-    pub fn new(
-        applier: Applier,
-        metrics: Arc<Metrics>,
-        directory: &Path,
-    ) -> (Self, SyncView) {
+    pub fn new(applier: Applier, metrics: Arc<Metrics>, directory: &Path) -> (Self, SyncView) {
         let path = directory.join("config");
         let (complete, complete_view) = watch::channel(false);
         let status = Arc::new(ArcSwap::default());

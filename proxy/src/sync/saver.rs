@@ -14,6 +14,8 @@ const GATHER: Duration = Duration::from_millis(100);
 /// Where changes come all the time, the pause before a write is so many times what the last one took: a large configuration
 /// is not written more often than a twentieth of one core can.
 const PAUSE: u32 = 20;
+/// But it is not older than this: the last write may have taken long for other reasons.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Tells the writing task that something changed.
 pub(super) struct Saver(watch::Sender<()>);
@@ -35,7 +37,7 @@ impl Saver {
                 let began = Instant::now();
                 let write = move || snapshot::write_encoded(&path, resources.iter());
                 let written = tokio::task::spawn_blocking(write).await;
-                pause = GATHER.max(began.elapsed() * PAUSE);
+                pause = (began.elapsed() * PAUSE).clamp(GATHER, LONGEST_PAUSE);
                 if let Ok(Err(error)) = written {
                     failures.inc();
                     if !failing {

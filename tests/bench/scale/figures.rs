@@ -27,7 +27,8 @@ impl Figures {
     pub(crate) fn write(&self) -> Result {
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/scale.json");
         std::fs::create_dir_all(file.parent().ok_or("no directory")?)?;
-        let mut all: Vec<Value> = std::fs::read(&file).map_or(Ok(Vec::new()), |text| serde_json::from_slice(&text))?;
+        let mut all: Vec<Value> =
+            std::fs::read(&file).map_or(Ok(Vec::new()), |text| serde_json::from_slice(&text))?;
         all.retain(|old| !self.0.iter().any(|new| old["services"] == new.services));
         all.extend(self.0.iter().map(|figure| {
             json!({"services": figure.services, "metric": figure.metric, "value": figure.value, "unit": figure.unit})
@@ -56,7 +57,9 @@ impl Figures {
         if let (Some(few), Some(many)) = (per_change(1000), per_change(10_000)) {
             let ratio = many / few;
             let verdict = if ratio <= 1.5 { "holds" } else { "**does not hold**" };
-            println!("| 10000 against 1000 | operator_cpu_ms_per_change | {ratio:.2} × | ≤ 1.5 × | {verdict} |");
+            println!(
+                "| 10000 against 1000 | operator_cpu_ms_per_change | {ratio:.2} × | ≤ 1.5 × | {verdict} |"
+            );
         }
     }
 }

@@ -75,7 +75,10 @@ async fn in_namespace(cluster: &Cluster, name: &str) -> Result<usize> {
 async fn make(cluster: &Cluster, number: usize) -> Result {
     let (namespace, name) = (namespace_of(number), name_of(number));
     let service = json!({"metadata": {"name": name}, "spec": {"ports": [{"name": "http", "port": 80}]}});
-    let created = cluster.api::<Service>(&namespace).create(&PostParams::default(), &serde_json::from_value(service)?).await;
+    let created = cluster
+        .api::<Service>(&namespace)
+        .create(&PostParams::default(), &serde_json::from_value(service)?)
+        .await;
     match created {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -87,7 +90,10 @@ async fn make(cluster: &Cluster, number: usize) -> Result {
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
         "endpoints": endpoints_of(number, None, &cluster.nodes),
     });
-    cluster.api::<EndpointSlice>(&namespace).create(&PostParams::default(), &serde_json::from_value(slice)?).await?;
+    cluster
+        .api::<EndpointSlice>(&namespace)
+        .create(&PostParams::default(), &serde_json::from_value(slice)?)
+        .await?;
     Ok(())
 }
 

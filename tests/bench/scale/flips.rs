@@ -8,12 +8,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use weft_tests::Result;
 use weft_tests::cluster::Cluster;
 use weft_tests::probe::{Probe, now_us};
 use weft_tests::traffic::reaches;
 use weft_tests::wait::seconds;
 use weft_tests::workloads::{self, Server};
-use weft_tests::Result;
 
 use super::figures::millis;
 
@@ -31,7 +31,8 @@ impl Flips {
     pub(crate) async fn start(cluster: &Cluster) -> Result<Self> {
         workloads::namespace(cluster, NS).await?;
         Server::new("server", 2).deploy(cluster, NS).await?;
-        let service = json!({"metadata": {"name": "flip"}, "spec": {"ports": [{"name": "http", "port": 80}]}});
+        let service =
+            json!({"metadata": {"name": "flip"}, "spec": {"ports": [{"name": "http", "port": 80}]}});
         cluster.api::<Service>(NS).create(&PostParams::default(), &serde_json::from_value(service)?).await?;
         let pods = cluster.api::<Pod>(NS).list(&ListParams::default().labels("app=server")).await?;
         let address = |pod: &Pod| {
@@ -45,7 +46,10 @@ impl Flips {
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
             "endpoints": endpoints(&servers[0].1),
         });
-        cluster.api::<EndpointSlice>(NS).create(&PostParams::default(), &serde_json::from_value(slice)?).await?;
+        cluster
+            .api::<EndpointSlice>(NS)
+            .create(&PostParams::default(), &serde_json::from_value(slice)?)
+            .await?;
         let url = format!("http://flip.{NS}.weft.mesh/");
         let mut probes = Vec::new();
         for client in &workloads::clients(cluster, NS).await? {

@@ -10,10 +10,8 @@ use weft_tests::wait::{self, Seen, seconds};
 use weft_tests::{Result, cluster, debug, mesh, traffic};
 
 async fn stage(cluster: &cluster::Cluster, namespace: &str) -> Result<Stage> {
-    let services = [
-        UserService::http("web", "web").ask("retry-attempts", "many"),
-        UserService::http("empty", "nobody"),
-    ];
+    let services =
+        [UserService::http("web", "web").ask("retry-attempts", "many"), UserService::http("empty", "nobody")];
     let stage = Stage::new(cluster, namespace, &[Server::new("web", 2)], &services).await?;
     stage.reaches("web", "web").await?;
     Ok(stage)

@@ -22,8 +22,14 @@ use crate::smi::{Finding, Verdict};
 /// Every page and what it tells.
 const PAGES: [(&str, &str); 8] = [
     ("/debug/operator", "this replica, its mesh and its configuration"),
-    ("/debug/services", "every Service in the mesh: ports, shadow, endpoints, splits, targets, and what is wrong"),
-    ("/debug/services/<namespace>/<name>", "one Service, its endpoints and its resources; or why it is not in the mesh"),
+    (
+        "/debug/services",
+        "every Service in the mesh: ports, shadow, endpoints, splits, targets, and what is wrong",
+    ),
+    (
+        "/debug/services/<namespace>/<name>",
+        "one Service, its endpoints and its resources; or why it is not in the mesh",
+    ),
     ("/debug/smi", "every object of the Service Mesh Interface and what became of it"),
     ("/debug/configuration", "what the proxies are sent"),
     ("/debug/nodes", "every proxy: what it holds, whether it is in step, what it refuses"),
@@ -99,10 +105,12 @@ impl Debug {
             [] | ["debug"] => text(StatusCode::OK, list()),
             ["debug", "operator"] => json(&self.operator()),
             ["debug", "services"] => json(&services::all(self)),
-            ["debug", "services", namespace, name] => match services::one(self, &ServiceId::new(namespace, name)) {
-                Some(service) => json(&service),
-                None => not_found(&format!("there is no Service {namespace}/{name}")),
-            },
+            ["debug", "services", namespace, name] => {
+                match services::one(self, &ServiceId::new(namespace, name)) {
+                    Some(service) => json(&service),
+                    None => not_found(&format!("there is no Service {namespace}/{name}")),
+                }
+            }
             ["debug", "configuration"] => json(&self.configuration()),
             ["debug", "smi"] => json(&self.smi()),
             ["debug", "nodes"] => json(&nodes::all(self).await),
@@ -110,11 +118,13 @@ impl Debug {
                 let proxies = nodes::of(self, node).await;
                 if proxies.is_empty() { no_proxy(node) } else { json(&proxies) }
             }
-            ["debug", "nodes", node, "configuration"] => match nodes::configuration(self, node, uri.query()).await {
-                Ok(Some(body)) => answer(StatusCode::OK, "application/json", body),
-                Ok(None) => no_proxy(node),
-                Err(error) => text(StatusCode::BAD_GATEWAY, format!("{error}\n")),
-            },
+            ["debug", "nodes", node, "configuration"] => {
+                match nodes::configuration(self, node, uri.query()).await {
+                    Ok(Some(body)) => answer(StatusCode::OK, "application/json", body),
+                    Ok(None) => no_proxy(node),
+                    Err(error) => text(StatusCode::BAD_GATEWAY, format!("{error}\n")),
+                }
+            }
             _ => not_found("there is no such page"),
         }
     }

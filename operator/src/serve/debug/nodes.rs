@@ -59,7 +59,9 @@ pub(super) enum Unreadable {
     Silent(String, Box<dyn std::error::Error + Send + Sync>),
     #[error("the proxy of node {0} does not know the path: it is older than this operator")]
     Older(String),
-    #[error("the proxy of node {0} does not know the key: it has not been connected to an operator of this CA since it started")]
+    #[error(
+        "the proxy of node {0} does not know the key: it has not been connected to an operator of this CA since it started"
+    )]
     Refused(String),
     #[error("the proxy of node {0} says {1}: {2}")]
     Said(String, u16, String),
@@ -121,8 +123,10 @@ pub(super) async fn configuration(
         200 => Ok(Some(body)),
         401 => Err(Unreadable::Refused(node.to_owned())),
         404 => Err(Unreadable::Older(node.to_owned())),
-        status => {
-            Err(Unreadable::Said(node.to_owned(), status, String::from_utf8_lossy(&body).trim_end().to_owned()))
-        }
+        status => Err(Unreadable::Said(
+            node.to_owned(),
+            status,
+            String::from_utf8_lossy(&body).trim_end().to_owned(),
+        )),
     }
 }

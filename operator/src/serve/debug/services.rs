@@ -162,12 +162,17 @@ fn view(debug: &Debug, around: &Around, service: &ServiceFacts) -> ServiceView {
         recorded.map(|(_, listen_port)| *listen_port)
     };
     let ports: Vec<_> = carried(service, &defaults)
-        .map(|port| PortView { port: port.port, name: port.name.clone(), listen_port: listen_port(port.port) })
+        .map(|port| PortView {
+            port: port.port,
+            name: port.name.clone(),
+            listen_port: listen_port(port.port),
+        })
         .collect();
     let endpoints = endpoints(service, &index.slices(id));
     let counts = EndpointCounts::of(&endpoints);
     let accounts: BTreeSet<_> = endpoints.keys().filter_map(|address| index.account_at(*address)).collect();
-    let targets: BTreeSet<_> = accounts.iter().filter_map(|account| around.targets.get(account)).flatten().collect();
+    let targets: BTreeSet<_> =
+        accounts.iter().filter_map(|account| around.targets.get(account)).flatten().collect();
     let (split, backend_of) = splits(&around.smi, id);
     ServiceView {
         namespace: Arc::clone(&id.namespace),
@@ -185,7 +190,13 @@ fn view(debug: &Debug, around: &Around, service: &ServiceFacts) -> ServiceView {
     }
 }
 
-fn errors(debug: &Debug, id: &ServiceId, shadow: bool, ports: &[PortView], endpoints: &EndpointCounts) -> Vec<String> {
+fn errors(
+    debug: &Debug,
+    id: &ServiceId,
+    shadow: bool,
+    ports: &[PortView],
+    endpoints: &EndpointCounts,
+) -> Vec<String> {
     let mut errors = Vec::new();
     if let Some(failure) = debug.publisher.failure_of(id) {
         errors.push(failure);
@@ -212,9 +223,14 @@ fn splits(smi: &Objects, service: &ServiceId) -> (Option<String>, Vec<String>) {
 }
 
 /// Every address of the Service's own family, with its best state and its node.
-fn endpoints(service: &ServiceFacts, slices: &[Arc<SliceFacts>]) -> BTreeMap<IpAddr, (State, Option<Arc<str>>)> {
+fn endpoints(
+    service: &ServiceFacts,
+    slices: &[Arc<SliceFacts>],
+) -> BTreeMap<IpAddr, (State, Option<Arc<str>>)> {
     let mut all: BTreeMap<IpAddr, (State, Option<Arc<str>>)> = BTreeMap::new();
-    for endpoint in slices.iter().filter(|slice| slice.ipv6 == service.ipv6).flat_map(|slice| &slice.endpoints) {
+    for endpoint in
+        slices.iter().filter(|slice| slice.ipv6 == service.ipv6).flat_map(|slice| &slice.endpoints)
+    {
         let state = match (endpoint.ready, endpoint.draining) {
             (true, _) => State::Ready,
             (false, true) => State::Draining,

@@ -62,7 +62,8 @@ async fn one_service_with_its_endpoints_and_resources() {
     let id = ServiceId::new("shop", "web");
     let (service, slices) = (debug.index.meshed(&id).unwrap(), debug.index.slices(&id));
     let (shadow, splits) = (debug.index.shadow(&id), policies::splits(&debug.index, &service));
-    let compiled = crate::compile::service(&service, &slices, shadow.as_deref(), &debug.index.scope(), splits);
+    let compiled =
+        crate::compile::service(&service, &slices, shadow.as_deref(), &debug.index.scope(), splits);
     debug.publisher.publish(vec![(crate::publish::Owner::Service(id), compiled)]);
     insta::assert_snapshot!(get(&debug, "/debug/services/shop/web").await.1);
     let all = get_json(&debug, "/debug/configuration").await;
@@ -78,8 +79,10 @@ async fn what_went_wrong_is_told_where_one_looks_for_it() {
     let v1 = get_json(&debug, "/debug/services/shop/v1").await;
     assert_eq!(
         v1["errors"],
-        json!(["Service shop/v1 port 80 gets no listen port",
-            "it has no endpoints: no pod is selected, or there is no EndpointSlice"])
+        json!([
+            "Service shop/v1 port 80 gets no listen port",
+            "it has no endpoints: no pod is selected, or there is no EndpointSlice"
+        ])
     );
     debug.publisher.set_failures(std::collections::BTreeMap::new());
     assert_eq!(get_json(&debug, "/debug/services/shop/v1").await["errors"].as_array().unwrap().len(), 1);
@@ -88,7 +91,8 @@ async fn what_went_wrong_is_told_where_one_looks_for_it() {
 #[tokio::test]
 async fn a_service_outside_the_mesh_says_why() {
     let debug = debug(Index::new("weft-system"));
-    let service = json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    let service =
+        json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": {"ports": [{"port": 80}]}});
     let event = Event::Apply(serde_json::from_value(service).unwrap());
     debug.index.take(&crate::index::kinds::ServiceKind, event, &mut None);
     assert_eq!(
@@ -105,7 +109,10 @@ async fn pages_are_listed_and_what_is_none_is_told() {
     let (status, index) = get(&debug, "/").await;
     assert_eq!(status, StatusCode::OK);
     let (status, unknown) = get(&debug, "/elsewhere").await;
-    assert_eq!((status, unknown), (StatusCode::NOT_FOUND, format!("there is no such page; there are\n{index}")));
+    assert_eq!(
+        (status, unknown),
+        (StatusCode::NOT_FOUND, format!("there is no such page; there are\n{index}"))
+    );
     for (path, _) in PAGES {
         let path = path.replace("<namespace>", "shop").replace("<name>", "web").replace("<node>", "node1");
         let (status, body) = get(&debug, &path).await;
