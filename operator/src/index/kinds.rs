@@ -28,25 +28,28 @@ impl Kind for ServiceKind {
 
     fn insert(&self, state: &mut State, object: &Service) -> (ServiceId, Changed) {
         let key = Self::key(object);
-        if let Some(facts) = shadow(&state.namespace, object) {
+        if let Some(mut facts) = shadow(&state.namespace, object) {
+            state.strings.share_id(&mut facts.service);
             // Somebody may have added our labels only now.
             let known = state.services.remove(&key).is_some();
             let mut changed = if known { facts_changed(state, &key) } else { Changed::default() };
             let service = facts.service.clone();
-            let before = state.shadows.insert(Arc::clone(&key.name), Arc::new(facts));
+            let before = state.shadows.insert(Arc::clone(&facts.name), Arc::new(facts));
             if before.as_ref() != state.shadows.get(&key.name) {
                 changed.add(shadow_changed(state, &service));
             }
             return (key, changed);
         }
-        let Some(facts) = ServiceFacts::of(object) else {
+        let Some(mut facts) = ServiceFacts::of(object) else {
             let changed = self.remove(state, &key);
             return (key, changed);
         };
+        state.strings.share_id(&mut facts.id);
+        facts.ports.iter_mut().for_each(|port| state.strings.share(&mut port.name));
         // ... or have taken them off.
         let known = state.services.contains_key(&key);
         let mut changed = if known { Changed::default() } else { self.remove(state, &key) };
-        let before = state.services.insert(key.clone(), Arc::new(facts));
+        let before = state.services.insert(facts.id.clone(), Arc::new(facts));
         if before.as_ref() != state.services.get(&key) {
             changed.add(facts_changed(state, &key));
         }
@@ -108,10 +111,15 @@ impl Kind for SliceKind {
 
     fn insert(&self, state: &mut State, object: &EndpointSlice) -> (Self::Key, Changed) {
         let key = Self::key(object);
-        let Some(facts) = SliceFacts::of(object) else {
+        let Some(mut facts) = SliceFacts::of(object) else {
             let changed = self.remove(state, &key);
             return (key, changed);
         };
+        state.strings.share_id(&mut facts.service);
+        facts.ports.iter_mut().for_each(|port| state.strings.share(&mut port.name));
+        for node in facts.endpoints.iter_mut().filter_map(|endpoint| endpoint.node.as_mut()) {
+            state.strings.share(node);
+        }
         let service = facts.service.clone();
         let moved = state.slice_services.get(&key).is_some_and(|before| *before != service);
         let mut changed = if moved { self.remove(state, &key) } else { Changed::default() };

@@ -18,6 +18,7 @@ pub(crate) mod kinds;
 pub mod pods;
 pub mod scope;
 pub(crate) mod smi;
+mod strings;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -38,6 +39,7 @@ use facts::{ServiceFacts, ShadowFacts, SliceFacts};
 use identities::Identities;
 use pods::PodFacts;
 use scope::Scope;
+use strings::Strings;
 
 /// Shared by all tasks; cloning is cheap.
 #[derive(Clone)]
@@ -65,6 +67,7 @@ pub(crate) struct State {
     meshes: BTreeMap<(String, String), Arc<MeshConfig>>,
     scope: Arc<Scope>,
     subscribers: Vec<Arc<Subscriber>>,
+    strings: Strings,
 }
 
 /// One proxy pod.
