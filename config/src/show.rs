@@ -92,6 +92,7 @@ struct RateLimitView {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_field_names, reason = "the keys name their unit")]
 struct TimeoutsView {
     #[serde(skip_serializing_if = "Option::is_none")]
     request_ms: Option<u64>,

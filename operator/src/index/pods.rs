@@ -48,7 +48,7 @@ pub struct Labels(Box<[(Arc<str>, Arc<str>)]>);
 impl Labels {
     /// The value of the label `key`.
     pub fn get(&self, key: &str) -> Option<&Arc<str>> {
-        self.iter().find(|(one, _)| **one == *key).map(|(_, value)| value)
+        self.iter().find(|(one, _)| &***one == key).map(|(_, value)| value)
     }
 
     /// All of them.

@@ -23,9 +23,7 @@ use crate::annotations;
 use crate::apply::WriteError;
 use crate::context::Context;
 use crate::index::changes::About;
-use crate::index::facts::{
-    NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL, ServiceFacts, ServicePort, ShadowFacts, fingerprint,
-};
+use crate::index::facts::{NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL, ServicePort, ShadowFacts, fingerprint};
 use crate::index::watch::PAGE;
 use crate::names::ShadowName;
 use crate::ports::{Allocator, NoPort, Record};
@@ -194,6 +192,17 @@ impl Step {
     }
 }
 
+/// Takes `step` for the Service `id`, which keeps the ports `keep`.
+async fn write(
+    ctx: &Context,
+    step: Step,
+    id: ServiceId,
+    keep: Vec<u16>,
+) -> (ServiceId, Vec<u16>, Result<(), ShadowError>) {
+    let done = step.take(ctx, &id).await;
+    (id, keep, done)
+}
+
 impl<'a> Worker<'a> {
     fn new(
         ctx: &'a Context,
@@ -247,23 +256,20 @@ impl<'a> Worker<'a> {
             while writes.len() >= WRITES
                 && let Some((id, keep, done)) = writes.next().await
             {
-                self.settle(id, &keep, done);
+                self.settle(id, keep, done);
             }
             if changed() {
                 break;
             }
             let removing = *removing.borrow();
             match self.decide(&id, removing).await {
-                Ok((Step::Nothing, keep)) => self.settle(id, &keep, Ok(())),
-                Ok((step, keep)) => writes.push(async move {
-                    let done = step.take(ctx, &id).await;
-                    (id, keep, done)
-                }),
-                Err(error) => self.settle(id, &[], Err(error)),
+                Ok((Step::Nothing, keep)) => self.settle(id, keep, Ok(())),
+                Ok((step, keep)) => writes.push(write(ctx, step, id, keep)),
+                Err(error) => self.settle(id, Vec::new(), Err(error)),
             }
         }
         while let Some((id, keep, done)) = writes.next().await {
-            self.settle(id, &keep, done);
+            self.settle(id, keep, done);
         }
         !changed()
     }
@@ -318,10 +324,10 @@ impl<'a> Worker<'a> {
 
     /// What was begun for a Service has ended. Only then are the ports free that it no longer has; what failed may have
     /// happened all the same, so they stay its own until it is tried again.
-    fn settle(&mut self, id: ServiceId, keep: &[u16], done: Result<(), ShadowError>) {
+    fn settle(&mut self, id: ServiceId, keep: Vec<u16>, done: Result<(), ShadowError>) {
         match done {
             Ok(()) => {
-                self.allocator.release_except(&id, keep);
+                self.allocator.release_except(&id, &keep);
                 self.again.remove(&id);
                 self.failures.remove(&id);
             }

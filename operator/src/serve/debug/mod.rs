@@ -58,7 +58,7 @@ pub struct Debug {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct OperatorView {
-    pod: Arc<str>,
+    pod: String,
     version: &'static str,
     leads: bool,
     /// Namespace and name of the MeshConfig that is served.
@@ -136,7 +136,7 @@ impl Debug {
             format!("{}/{}", namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default())
         };
         OperatorView {
-            pod: Arc::clone(&self.pod),
+            pod: self.pod.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             leads: self.metrics.leading.get() == 1,
             mesh_config: mesh.as_deref().map(name),

@@ -18,8 +18,8 @@ use crate::smi::{Objects, access};
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ServiceView {
-    namespace: Arc<str>,
-    name: Arc<str>,
+    namespace: String,
+    name: String,
     /// `http`, `tcp` or `udp`.
     traffic_type: &'static str,
     /// The Service its mesh name leads to; absent while there is none.
@@ -43,7 +43,7 @@ pub(super) struct ServiceView {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ShadowView {
-    name: Arc<str>,
+    name: String,
     #[serde(rename = "clusterIP")]
     cluster_ip: Option<IpAddr>,
 }
@@ -52,7 +52,7 @@ struct ShadowView {
 #[serde(rename_all = "camelCase")]
 struct PortView {
     port: u16,
-    name: Arc<str>,
+    name: String,
     /// Absent while none is allocated.
     listen_port: Option<u16>,
 }
@@ -86,7 +86,7 @@ pub(super) struct OneService {
 struct EndpointView {
     address: IpAddr,
     state: State,
-    node: Option<Arc<str>>,
+    node: Option<String>,
     /// As whom its pod runs.
     account: Option<String>,
 }
@@ -146,7 +146,7 @@ pub(super) fn one(debug: &Debug, id: &ServiceId) -> Option<OneService> {
             .map(|(address, (state, node))| EndpointView {
                 address,
                 state,
-                node,
+                node: node.map(|node| node.to_string()),
                 account: debug.index.account_at(address).map(|account| account.to_string()),
             })
             .collect(),
@@ -164,7 +164,7 @@ fn view(debug: &Debug, around: &Around, service: &ServiceFacts) -> ServiceView {
     let ports: Vec<_> = carried(service, &defaults)
         .map(|port| PortView {
             port: port.port,
-            name: port.name.clone(),
+            name: port.name.to_string(),
             listen_port: listen_port(port.port),
         })
         .collect();
@@ -175,11 +175,12 @@ fn view(debug: &Debug, around: &Around, service: &ServiceFacts) -> ServiceView {
         accounts.iter().filter_map(|account| around.targets.get(account)).flatten().collect();
     let (split, backend_of) = splits(&around.smi, id);
     ServiceView {
-        namespace: Arc::clone(&id.namespace),
-        name: Arc::clone(&id.name),
+        namespace: id.namespace.to_string(),
+        name: id.name.to_string(),
         traffic_type: Settings::of(service, &defaults).0.traffic(service).as_str(),
         errors: errors(debug, id, shadow.is_some(), &ports, &counts),
-        shadow: shadow.map(|shadow| ShadowView { name: shadow.name.clone(), cluster_ip: shadow.cluster_ip }),
+        shadow: shadow
+            .map(|shadow| ShadowView { name: shadow.name.to_string(), cluster_ip: shadow.cluster_ip }),
         ports,
         endpoints: counts,
         split,
