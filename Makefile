@@ -101,6 +101,10 @@ bench: deps ## Weft's proxy and its peers side by side: SCENARIO=http1-keepalive
 bench-propagation: deps ## Time from an EndpointSlice change to the last proxy using it (200 changes)
 	@tests/run-bench.sh propagation
 
+.PHONY: bench-scale
+bench-scale: deps ## Operator and proxies with 1,000, 5,000 and 10,000 Services (SERVICES=5000 for one size), beside their targets
+	@tests/run-bench.sh scale
+
 .PHONY: fuzz
 fuzz: ## Feed the parsers of untrusted text with generated text (FUZZ_SECONDS=60 for each)
 	@.ci/fuzz

@@ -25,6 +25,13 @@ pub const DEBUG_PORT: u16 = 9902;
 /// Path on the proxy's admin port that answers with a [`crate::status::ProxyStatus`] in JSON.
 pub const STATUS_PATH: &str = "/config-status";
 
+/// Path on the proxy's admin port that answers with a [`crate::show::Configuration`] in JSON: all the proxy holds, or with
+/// `?service=namespace/name` what is about that Service. Only for those who have the key that came over the config stream.
+pub const CONFIG_PATH: &str = "/config";
+
+/// In the metadata of the config stream's answer: the name of the operator's pod.
+pub const OPERATOR_METADATA: &str = "weft-operator-pod";
+
 /// Path on the proxy's admin port that answers with [`crate::edges::ProxyEdges`] in JSON.
 pub const EDGES_PATH: &str = "/edges";
 

@@ -7,6 +7,7 @@
 //! - [`policy`]: what may be asked for the traffic of a port.
 //! - [`routes`]: which requests are meant, and where a part of the traffic goes instead.
 //! - [`wire`]: the protobuf schema's generated types and the conversions from and to the model.
+//! - [`show`]: how resources are shown to people, in JSON.
 //! - [`set`]: a set of resources with hashes and a digest, and how an update changes it.
 //! - [`snapshot`]: the file a proxy keeps its last-known-good configuration in.
 //! - [`status`]: what a proxy tells of the configuration it holds.
@@ -22,6 +23,7 @@ pub mod model;
 pub mod policy;
 pub mod routes;
 pub mod set;
+pub mod show;
 pub mod snapshot;
 pub mod status;
 pub mod wire;

@@ -5,15 +5,19 @@
 //! moved on ([`confirm`]) for as long as that is so.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use prost::Message;
-use xxhash_rust::xxh3::xxh3_64;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::set::{Entry, ResourceSet};
-use crate::wire::{DecodeError, v1};
+use crate::wire::{self, DecodeError, v1};
+
+/// Number of the field of [`v1::Snapshot`] that holds its resources.
+const RESOURCES: u32 = 1;
 
 /// Why a snapshot file could not be read or written. The text names the file.
 #[derive(Debug, thiserror::Error)]
@@ -55,11 +59,18 @@ pub enum SnapshotError {
 /// The file is not synced to disk: it must survive the end of the process, not of the node, and a damaged one is
 /// noticed by its checksum.
 pub fn write(path: &Path, set: &ResourceSet) -> Result<(), SnapshotError> {
+    write_encoded(path, set.iter().map(wire::to_bytes))
+}
+
+/// The same from resources that are encoded, each as a [`v1::Resource`]. Takes no more memory than the largest of them.
+pub fn write_encoded(
+    path: &Path,
+    resources: impl Iterator<Item = impl AsRef<[u8]>>,
+) -> Result<(), SnapshotError> {
     let failed = |source| SnapshotError::Io { path: path.to_owned(), source };
-    let bytes = v1::Snapshot { resources: set.iter().map(v1::Resource::from).collect() }.encode_to_vec();
     let beside = path.with_extension("new");
-    let mut file = fs::File::create(&beside).map_err(failed)?;
-    file.write_all(&xxh3_64(&bytes).to_be_bytes()).and_then(|()| file.write_all(&bytes)).map_err(failed)?;
+    let file = fs::File::create(&beside).map_err(failed)?;
+    fill(file, resources).map_err(failed)?;
     fs::rename(&beside, path).map_err(failed)
 }
 
@@ -84,6 +95,27 @@ pub fn age(path: &Path) -> Option<Duration> {
 
 /// By how much a file may seem to be from the future.
 const SLACK: Duration = Duration::from_secs(2);
+
+/// A [`v1::Snapshot`], field by field, behind its checksum.
+fn fill(file: fs::File, resources: impl Iterator<Item = impl AsRef<[u8]>>) -> io::Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 16, file);
+    let mut checksum = Xxh3::new();
+    file.write_all(&[0; 8])?;
+    let mut head = Vec::new();
+    for resource in resources {
+        let resource = resource.as_ref();
+        head.clear();
+        encode_key(RESOURCES, WireType::LengthDelimited, &mut head);
+        encode_varint(resource.len() as u64, &mut head);
+        for bytes in [&head[..], resource] {
+            checksum.update(bytes);
+            file.write_all(bytes)?;
+        }
+    }
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&checksum.digest().to_be_bytes())?;
+    file.flush()
+}
 
 /// Reads the set back; `None` when there is no file yet.
 pub fn read(path: &Path) -> Result<Option<ResourceSet>, SnapshotError> {

@@ -19,10 +19,24 @@ pub struct ProxyStatus {
     /// Whether its stream to an operator is up.
     pub connected: bool,
     /// HTTP requests and TCP connections so far.
+    #[serde(default)]
     pub requests: u64,
     /// How many of them failed by this proxy's own account: no endpoint could be connected to, the endpoint or the proxy
     /// broke off. What a policy refuses is not among them, nor is what an endpoint answers.
+    #[serde(default)]
     pub failures: u64,
+    /// The operator's pod at the other end of that stream, as far as it tells its name.
+    #[serde(default)]
+    pub operator: String,
+    /// When the configuration last changed, in seconds since the epoch; 0: not since this process began.
+    #[serde(default)]
+    pub changed: u64,
+    /// The number of resources held.
+    #[serde(default)]
+    pub resources: usize,
+    /// Version of the proxy.
+    #[serde(default)]
+    pub version: String,
 }
 
 /// One refused resource.

@@ -5,6 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use prost::Message;
+
 use crate::access::AccountId;
 use crate::model::{Endpoints, EndpointsId, Port, Resource, ResourceKey, Service, ServiceId};
 use crate::set::Entry;
@@ -134,6 +136,16 @@ impl TryFrom<&v1::Resource> for Entry {
     fn try_from(resource: &v1::Resource) -> Result<Self, DecodeError> {
         Ok(Self { hash: resource.hash, resource: Arc::new(decode(resource)?) })
     }
+}
+
+/// `entry` as the snapshot file has it: a [`v1::Resource`].
+pub fn to_bytes(entry: &Entry) -> Vec<u8> {
+    v1::Resource::from(entry).encode_to_vec()
+}
+
+/// What [`to_bytes`] made; `None`: something else did.
+pub fn from_bytes(bytes: &[u8]) -> Option<Entry> {
+    Entry::try_from(&v1::Resource::decode(bytes).ok()?).ok()
 }
 
 /// The encoding of a resource without its hash and kind: what the hash is computed over.

@@ -81,6 +81,13 @@ pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, SmiCounts};
         priority = 1
     ),
     printcolumn(
+        name = "In sync",
+        type_ = "integer",
+        json_path = ".status.proxies.inSync",
+        description = "Proxies that hold the current configuration",
+        priority = 1
+    ),
+    printcolumn(
         name = "Free ports",
         type_ = "integer",
         json_path = ".status.ports.free",

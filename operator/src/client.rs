@@ -1,14 +1,19 @@
 //! Connections to the API server. One that has gone silent is given up: without this a replica that was cut off would go on
-//! waiting for minutes after the network is back, and what a leader sent last could arrive when another leads.
+//! waiting for minutes after the network is back, and what a leader sent last could arrive when another leads. Every request is
+//! counted.
 
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use hyper::Request;
 
 use hyper_util::client::legacy::Client as Connections;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use kube::client::{Body, ConfigExt};
+use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::{Client, Config};
-use tower::{BoxError, ServiceBuilder};
+use prometheus_client::metrics::counter::Counter;
+use tower::{BoxError, Layer, Service, ServiceBuilder};
 
 /// What was written and is not acknowledged by the API server's machine after so long is dropped, by our kernel, with the
 /// connection. No write can land later than this after it was sent.
@@ -24,20 +29,21 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 /// Why there is no client.
 pub type ClientError = Box<dyn std::error::Error + Send + Sync>;
 
-/// For reading, and for what every replica may write.
-pub async fn for_reading() -> Result<Client, ClientError> {
-    connect(Config::infer().await?, SILENT)
+/// For reading, and for what every replica may write. Requests are counted in `requests`.
+pub async fn for_reading(requests: Counter) -> Result<Client, ClientError> {
+    connect(Config::infer().await?, SILENT, requests)
 }
 
-/// For what the leader writes.
-pub async fn for_writing() -> Result<Client, ClientError> {
-    connect(Config::infer().await?, UNACKNOWLEDGED)
+/// For what the leader writes. Requests are counted in `requests`.
+pub async fn for_writing(requests: Counter) -> Result<Client, ClientError> {
+    connect(Config::infer().await?, UNACKNOWLEDGED, requests)
 }
 
-fn connect(config: Config, silent: Duration) -> Result<Client, ClientError> {
+fn connect(config: Config, silent: Duration, requests: Counter) -> Result<Client, ClientError> {
+    let counting = Counting(requests);
     if config.proxy_url.is_some() {
         // Somebody's own machine; a pod reaches its API server without.
-        return Ok(Client::try_from(config)?);
+        return Ok(ClientBuilder::try_from(config)?.with_layer(&counting).build());
     }
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
@@ -49,10 +55,42 @@ fn connect(config: Config, silent: Duration) -> Result<Client, ClientError> {
     let tls = config.rustls_https_connector_with_connector(tcp)?;
     let connections = Connections::builder(TokioExecutor::new()).build::<_, Body>(tls);
     let service = ServiceBuilder::new()
+        .layer(counting)
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(connections);
     Ok(Client::new(service, config.default_namespace))
+}
+
+/// Counts what passes.
+struct Counting(Counter);
+
+impl<S> Layer<S> for Counting {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Counted<S> {
+        Counted { inner, requests: self.0.clone() }
+    }
+}
+
+struct Counted<S> {
+    inner: S,
+    requests: Counter,
+}
+
+impl<S: Service<Request<B>>, B> Service<Request<B>> for Counted<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> S::Future {
+        self.requests.inc();
+        self.inner.call(request)
+    }
 }

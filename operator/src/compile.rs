@@ -95,6 +95,8 @@ fn endpoints(port: &ServicePort, ipv6: bool, slices: &[Arc<SliceFacts>]) -> Endp
             State::Unready => endpoints.unready += 1,
         }
     }
+    endpoints.ready.shrink_to_fit();
+    endpoints.draining.shrink_to_fit();
     endpoints
 }
 

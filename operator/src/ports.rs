@@ -4,7 +4,7 @@
 //! out in a circle. One that is not in use is in doubt until every proxy was asked and none holds it: a port that passed to
 //! another Service while somebody still has the old meaning would carry requests to the wrong Service.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft_config::ServiceId;
 
@@ -41,7 +41,7 @@ pub struct Allocator {
     first: u16,
     last: u16,
     owners: BTreeMap<u16, Owner>,
-    by_owner: HashMap<Owner, u16>,
+    by_owner: BTreeMap<Owner, u16>,
     /// Ports not in use that a proxy may hold, with the number of the release that put them here.
     doubtful: BTreeMap<u16, u64>,
     releases: u64,
@@ -106,12 +106,9 @@ impl Allocator {
 
     /// Gives back the ports of `service` except those in `keep`. They are in doubt from now on.
     pub fn release_except(&mut self, service: &ServiceId, keep: &[u16]) {
-        let gone: Vec<_> = self
-            .by_owner
-            .keys()
-            .filter(|(owner, port)| owner == service && !keep.contains(port))
-            .cloned()
-            .collect();
+        let of_service = (service.clone(), 0)..=(service.clone(), u16::MAX);
+        let gone = self.by_owner.range(of_service).map(|(owner, _)| owner);
+        let gone: Vec<_> = gone.filter(|(_, port)| !keep.contains(port)).cloned().collect();
         for owner in gone {
             if let Some(listen_port) = self.by_owner.remove(&owner) {
                 self.owners.remove(&listen_port);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use weft_config::{AccountId, Entry, ResourceKey, ResourceSet, ServiceId, Update};
@@ -42,22 +42,35 @@ pub enum Owner {
 #[derive(Default)]
 struct State {
     set: ResourceSet,
-    by_owner: HashMap<Owner, BTreeSet<ResourceKey>>,
+    /// Sorted.
+    by_owner: HashMap<Owner, Box<[ResourceKey]>>,
     /// What was asked for and could not be understood.
     problems: BTreeMap<ServiceId, Vec<Problem>>,
+    /// What this replica, as the leader, could not do for a Service.
+    failures: BTreeMap<ServiceId, String>,
     version: u64,
     /// What changed with each of the latest versions, oldest first; the last is `version`'s.
-    log: VecDeque<BTreeSet<ResourceKey>>,
+    log: VecDeque<Version>,
     /// The number of keys in the log.
     logged: usize,
+}
+
+/// One of the latest versions.
+struct Version {
+    /// What changed with it.
+    changed: Box<[ResourceKey]>,
+    /// Digest of the whole.
+    digest: u64,
+    since: Instant,
 }
 
 impl State {
     fn remember(&mut self, changed: BTreeSet<ResourceKey>) {
         self.logged += changed.len();
-        self.log.push_back(changed);
+        let (changed, digest) = (changed.into_iter().collect(), self.set.digest());
+        self.log.push_back(Version { changed, digest, since: Instant::now() });
         while self.log.len() > REMEMBERED || (self.log.len() > 1 && self.logged > REMEMBERED_KEYS) {
-            self.logged -= self.log.pop_front().map_or(0, |oldest| oldest.len());
+            self.logged -= self.log.pop_front().map_or(0, |oldest| oldest.changed.len());
         }
     }
 }
@@ -106,14 +119,15 @@ impl Publisher {
                 }
             }
             let keys: BTreeSet<_> = entries.iter().map(|entry| entry.resource.key()).collect();
-            let before = if keys.is_empty() {
-                state.by_owner.remove(&owner)
+            let gone = state.by_owner.get(&owner).into_iter().flatten().filter(|key| !keys.contains(key));
+            for key in gone.cloned().collect::<Vec<_>>() {
+                state.set.remove(&key);
+                changed.insert(key);
+            }
+            if keys.is_empty() {
+                state.by_owner.remove(&owner);
             } else {
-                state.by_owner.insert(owner, keys.clone())
-            };
-            for key in before.unwrap_or_default().difference(&keys) {
-                state.set.remove(key);
-                changed.insert(key.clone());
+                state.by_owner.insert(owner, keys.into_iter().collect());
             }
             for entry in entries {
                 let key = entry.resource.key();
@@ -146,7 +160,7 @@ impl Publisher {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let behind = usize::try_from(state.version.checked_sub(version)?).ok()?;
         let from = state.log.len().checked_sub(behind)?;
-        let keys: BTreeSet<_> = state.log.range(from..).flatten().collect();
+        let keys: BTreeSet<_> = state.log.range(from..).flat_map(|version| &version.changed).collect();
         let mut update = Update::default();
         for key in keys {
             match state.set.get(key) {
@@ -161,6 +175,48 @@ impl Publisher {
     pub fn digest(&self) -> String {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         format!("{:016x}", state.set.digest())
+    }
+
+    /// Whether `digest`, in that form, is the current one or was within the last `while_ago`: where changes come all the time,
+    /// a proxy that keeps up holds the current configuration at no moment anybody asks.
+    pub fn is_recent(&self, digest: &str, while_ago: Duration) -> bool {
+        let Ok(digest) = u64::from_str_radix(digest, 16) else { return false };
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let mut replaced = None;
+        for version in state.log.iter().rev() {
+            if replaced.is_some_and(|when: Instant| when.elapsed() > while_ago) {
+                return false;
+            }
+            if version.digest == digest {
+                return true;
+            }
+            replaced = Some(version.since);
+        }
+        false
+    }
+
+    /// What was asked for one Service and could not be understood.
+    pub fn problems_of(&self, service: &ServiceId) -> Vec<Problem> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.problems.get(service).cloned().unwrap_or_default()
+    }
+
+    /// What could not be done for one Service, as far as this replica leads.
+    pub fn failure_of(&self, service: &ServiceId) -> Option<String> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.failures.get(service).cloned()
+    }
+
+    /// This is all that could not be done.
+    pub fn set_failures(&self, failures: BTreeMap<ServiceId, String>) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).failures = failures;
+    }
+
+    /// The resources of one owner.
+    pub fn resources_of(&self, owner: &Owner) -> Vec<Entry> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = state.by_owner.get(owner).into_iter().flatten();
+        keys.filter_map(|key| state.set.get(key).cloned()).collect()
     }
 
     /// What was asked for and could not be understood, by Service.
@@ -195,7 +251,8 @@ fn compile(index: &Index, changed: Changed) -> Vec<(Owner, Compiled)> {
         let entries = policies::identity(index, &account);
         (Owner::Account(account), compiled(entries))
     };
-    let services = changed.services.into_iter().map(service);
+    let services: BTreeSet<_> = changed.services.into_iter().chain(changed.endpoints).collect();
+    let services = services.into_iter().map(service);
     let mut all: Vec<_> = services.chain(changed.accounts.into_iter().map(account)).collect();
     if changed.policies {
         all.push((Owner::Policies, compiled(policies::access(index))));
@@ -278,6 +335,21 @@ mod tests {
             usize::from(ports),
             "the latest is remembered whatever its size"
         );
+    }
+
+    #[test]
+    fn what_was_current_a_moment_ago_is_recent_and_what_never_was_is_not() {
+        let publisher = Publisher::default();
+        let digests: Vec<_> = (1..4)
+            .map(|ready| {
+                publisher.publish(vec![(owner(1), entries(1, 1, ready))]);
+                publisher.digest()
+            })
+            .collect();
+        let recent = |digest: &str, ago| publisher.is_recent(digest, Duration::from_secs(ago));
+        assert!(digests.iter().all(|digest| recent(digest, 60)));
+        assert!(recent(&digests[2], 0) && !recent(&digests[0], 0), "the first was replaced before that");
+        assert!(!recent("0000000000000001", 60) && !recent("no digest", 60));
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status, Streaming};
+use weft_config::contract::OPERATOR_METADATA;
 use weft_config::wire::v1::config_discovery_client::ConfigDiscoveryClient;
 use weft_config::wire::v1::{self, proxy_message::Message};
 use weft_config::{Endpoints, EndpointsId, Entry, Resource, ResourceKey, ServiceId};
@@ -26,6 +27,7 @@ use weft_operator::compile::Compiled;
 use weft_operator::publish::{Owner, Publisher};
 use weft_operator::serve::ca;
 use weft_operator::serve::metrics::Metrics;
+use weft_operator::serve::reader::ReaderKeys;
 use weft_operator::serve::stream::ConfigServer;
 
 const NAMESPACE: &str = "weft-system";
@@ -85,14 +87,17 @@ struct Operator {
     publisher: Publisher,
     metrics: Arc<Metrics>,
     channel: Channel,
+    keys: ReaderKeys,
 }
 
 async fn operator() -> Operator {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (publisher, metrics) = (Publisher::default(), Arc::new(Metrics::default()));
     let client = api_server().await;
+    let (ca, keys) = (ca::make().unwrap(), ReaderKeys::default());
+    keys.follow(&ca);
     let server = ConfigServer::new(client, NAMESPACE, publisher.clone(), Arc::clone(&metrics));
-    let ca = ca::make().unwrap();
+    let server = server.telling("weft-operator-1", keys.clone());
     let pair = ca::issue(&ca, NAMESPACE).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -103,10 +108,12 @@ async fn operator() -> Operator {
         .domain_name(format!("weft-operator.{NAMESPACE}.svc"));
     let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
     let channel = soon("connection", endpoint.connect()).await.unwrap();
-    Operator { publisher, metrics, channel }
+    Operator { publisher, metrics, channel, keys }
 }
 
 struct Proxy {
+    /// The operator's pod, as it was told.
+    operator: String,
     updates: Streaming<v1::Update>,
     answers: mpsc::Sender<v1::ProxyMessage>,
 }
@@ -122,8 +129,9 @@ impl Operator {
             request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
         let mut client = ConfigDiscoveryClient::new(self.channel.clone());
-        let updates = soon("answer", client.stream(request)).await?.into_inner();
-        Ok(Proxy { updates, answers })
+        let response = soon("answer", client.stream(request)).await?;
+        let operator = response.metadata().get(OPERATOR_METADATA).unwrap().to_str().unwrap().to_owned();
+        Ok(Proxy { operator, updates: response.into_inner(), answers })
     }
 
     /// Publishes Service `name` with `ready` endpoints.
@@ -196,10 +204,13 @@ async fn a_proxy_is_sent_what_it_lacks_and_then_each_change() {
     let first = proxy.update().await;
     assert_eq!(names(&first), (vec!["shop/pay:80"], vec!["shop/old:80"]), "cart it has");
     assert_eq!(format!("{:016x}", first.digest), operator.publisher.digest());
+    assert_eq!(proxy.operator, "weft-operator-1");
+    assert_eq!(Some(&first.reader_key), operator.keys.of("node1").as_ref());
     proxy.answer(&first, vec![]).await;
 
     operator.publish("cart", 3);
     let second = proxy.update().await;
+    assert_eq!(second.reader_key, "", "it has been told");
     assert_eq!(names(&second), (vec!["shop/cart:80"], vec![]));
     assert!(second.version > first.version);
 

@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::header::AUTHORIZATION;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use weft_config::contract::{EDGES_PATH, STATUS_PATH};
+use weft_config::contract::{CONFIG_PATH, EDGES_PATH, STATUS_PATH};
+use weft_config::show::{self, Configuration, ResourceView};
 use weft_config::status::ProxyStatus;
+use weft_config::{ResourceKey, ServiceId};
 
 use crate::listen::Listeners;
 use crate::metrics::Metrics;
@@ -97,8 +100,42 @@ impl Admin {
                 })
             }
             EDGES_PATH => json(&self.metrics.edges.read()),
-            _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /config-status /edges\n"),
+            CONFIG_PATH if !self.is_reader(request.headers()) => {
+                text(StatusCode::UNAUTHORIZED, "only the operator may read this\n")
+            }
+            CONFIG_PATH => self.configuration(request.uri().query()),
+            _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /config-status /config /edges\n"),
         }
+    }
+
+    /// Whether a request shows the key that came over the config stream.
+    fn is_reader(&self, headers: &HeaderMap) -> bool {
+        let shown = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let key = self.sync.reader_key.load();
+        match (shown, &*key) {
+            (Some(shown), Some(key)) => same(shown, key.as_bytes()),
+            _ => false,
+        }
+    }
+
+    /// What is held; with `service=namespace/name` in the query what is about that Service.
+    fn configuration(&self, query: Option<&str>) -> Response<Full<Bytes>> {
+        let service = match query
+            .map(|query| query.strip_prefix("service=").and_then(|id| id.split_once('/')))
+        {
+            None => None,
+            Some(Some((namespace, name))) => Some(ServiceId::new(namespace, name)),
+            Some(None) => {
+                return text(StatusCode::BAD_REQUEST, "the query is service=<namespace>/<name> or nothing\n");
+            }
+        };
+        let wanted = |key: &ResourceKey| service.as_ref().is_none_or(|service| show::is_of(key, service));
+        let configuration = {
+            let held = self.sync.held.lock();
+            let resources = held.filtered(wanted).map(|entry| ResourceView::from(&entry)).collect();
+            Configuration { digest: show::hexadecimal(held.digest()), resources }
+        };
+        json(&configuration)
     }
 
     fn why_not_ready(&self) -> Option<&'static str> {
@@ -132,6 +169,11 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
     response
 }
 
+/// Compares in a time that does not tell where the difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
 /// A task on a worker's runtime that notes the time, so that a stuck one shows.
 struct Heartbeat {
     started: Instant,
@@ -158,5 +200,69 @@ impl Heartbeat {
 
     fn is_stuck(&self) -> bool {
         u128::from(self.now_ms().saturating_sub(self.last_ms.load(Relaxed))) > STUCK.as_millis()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::runtime::Handle;
+    use weft_config::{Endpoints, EndpointsId, Entry, Resource};
+
+    use super::*;
+    use crate::access_log::{AccessLog, Format};
+    use crate::listen::Carriers;
+
+    fn entry(name: &str) -> Entry {
+        let id = EndpointsId { service: ServiceId::new("shop", name), port: 80 };
+        Entry::new(Resource::Endpoints(id, Endpoints::default()))
+    }
+
+    fn admin() -> Admin {
+        let metrics = Arc::new(Metrics::default());
+        let log = AccessLog::new(Format::Off).unwrap();
+        let carriers = Carriers::new(Arc::default(), "node1", &[Handle::current()], log).unwrap();
+        let sync = SyncView {
+            status: Arc::default(),
+            complete: watch::channel(true).1,
+            held: Arc::default(),
+            reader_key: Arc::default(),
+        };
+        let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
+        Admin { sync, listeners, metrics, draining: watch::channel(false).1 }
+    }
+
+    async fn ask(admin: &Admin, path: &str, authorization: Option<&str>) -> (u16, String) {
+        let mut request = Request::get(path);
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let answer = admin.answer(&request.body(()).unwrap(), &[]);
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_told_to_who_has_the_key_and_to_nobody_before_there_is_one() {
+        let admin = admin();
+        for name in ["cart", "pay"] {
+            admin.sync.held.lock().insert(&entry(name));
+        }
+        for shown in [None, Some("Bearer "), Some("Bearer k")] {
+            assert_eq!(ask(&admin, CONFIG_PATH, shown).await.0, 401, "{shown:?}");
+        }
+        admin.sync.reader_key.store(Some(Arc::new("k".to_owned())));
+        for shown in [None, Some("Bearer "), Some("Bearer kk"), Some("Bearer j"), Some("Basic k"), Some("k")]
+        {
+            assert_eq!(ask(&admin, CONFIG_PATH, shown).await.0, 401, "{shown:?}");
+        }
+        let (status, all) = ask(&admin, CONFIG_PATH, Some("Bearer k")).await;
+        let digest = show::hexadecimal(entry("cart").hash.wrapping_add(entry("pay").hash));
+        assert!(status == 200 && all.contains(&digest) && all.contains("shop/cart:80"), "{all}");
+        let (status, one) = ask(&admin, "/config?service=shop/pay", Some("Bearer k")).await;
+        assert!(status == 200 && one.contains("shop/pay:80") && !one.contains("shop/cart"), "{one}");
+        assert_eq!(ask(&admin, "/config?service=pay", Some("Bearer k")).await.0, 400);
+        assert_eq!(ask(&admin, "/config?all", Some("Bearer k")).await.0, 400);
     }
 }

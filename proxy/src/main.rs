@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use tokio::sync::watch;
@@ -25,9 +25,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 type Failure = Box<dyn std::error::Error + Send + std::marker::Sync>;
 
 fn main() -> ExitCode {
+    let began = Instant::now();
     let args = Args::parse();
     start_log(&args);
-    match start(args) {
+    match start(args, began) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "cannot run");
@@ -45,7 +46,7 @@ fn start_log(args: &Args) {
     }
 }
 
-fn start(args: Args) -> Result<(), Failure> {
+fn start(args: Args, began: Instant) -> Result<(), Failure> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| "a TLS provider is installed twice")?;
@@ -66,7 +67,7 @@ fn start(args: Args) -> Result<(), Failure> {
         .thread_name("admin")
         .enable_all()
         .build()?;
-    let ended = rest.block_on(run(args, &health, workers));
+    let ended = rest.block_on(run(args, &health, workers, began));
     health.shutdown_background();
     rest.shutdown_timeout(Duration::from_millis(100));
     ended
@@ -76,6 +77,7 @@ async fn run(
     args: Args,
     health: &tokio::runtime::Runtime,
     workers: Vec<tokio::runtime::Handle>,
+    began: Instant,
 ) -> Result<(), Failure> {
     let tables = Arc::new(Tables::default());
     let metrics = Arc::new(Metrics::default());
@@ -83,8 +85,9 @@ async fn run(
     let carriers = Carriers::new(Arc::clone(&tables), &args.node_name, &workers, access_log)?;
     let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
     let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
-    let (sync, view) = Sync::new(applier, Arc::clone(&listeners), Arc::clone(&metrics), &args.snapshot_dir);
+    let (sync, view) = Sync::new(applier, Arc::clone(&metrics), &args.snapshot_dir);
 
+    tokio::spawn(tell_start(view.complete.clone(), Arc::clone(&metrics), began));
     let (draining_set, draining) = watch::channel(false);
     // Beside health, not traffic: a turn looks at every edge.
     let edges = Arc::clone(&metrics.edges);
@@ -108,6 +111,13 @@ async fn run(
     };
     drain::until_over(drain, listeners, draining_set).await?;
     Ok(())
+}
+
+/// Notes how long it took until a full configuration was in force.
+async fn tell_start(mut complete: watch::Receiver<bool>, metrics: Arc<Metrics>, began: Instant) {
+    if complete.wait_for(|complete| *complete).await.is_ok() {
+        metrics.start.set(began.elapsed().as_secs_f64());
+    }
 }
 
 /// Bound here, so that a port that cannot be had ends the process with a message.

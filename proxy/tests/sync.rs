@@ -92,7 +92,7 @@ impl Bed {
         let carriers = Carriers::new(Arc::clone(&tables), "node1", &[Handle::current()], access_log).unwrap();
         let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
         let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
-        let (sync, view) = Sync::new(applier, Arc::clone(&listeners), metrics, &self.directory);
+        let (sync, view) = Sync::new(applier, metrics, &self.directory);
         tokio::spawn(sync.run(Address {
             url: format!("https://localhost:{}", self.port),
             token_path: self.directory.join("token"),
@@ -164,6 +164,7 @@ fn update(version: u64, entries: &[Entry]) -> v1::Update {
         upserts: entries.iter().map(v1::Resource::from).collect(),
         removals: vec![],
         digest,
+        reader_key: String::new(),
     }
 }
 
@@ -179,6 +180,8 @@ async fn what_was_acknowledged_serves_and_survives_the_operator_and_a_restart() 
     until("it is acknowledged", || !bed.acks().is_empty()).await;
     assert_eq!((bed.acks()[0].version, bed.acks()[0].rejections.len()), (7, 0));
     assert!(*view.complete.borrow());
+    assert_eq!((view.held.lock().len(), view.status.load().resources), (2, 2));
+    assert!(view.reader_key.load().is_none(), "this operator tells no key");
     assert!(exchange(port, "GET / HTTP/1.0\r\n\r\n").await.contains(" 200 OK"));
 
     // The stream ends: the proxy comes back by itself, says what it holds, and serves all the while.
@@ -206,8 +209,8 @@ fn restarted(directory: &Path) -> (Sync, SyncView, Arc<Tables>) {
     let access_log = AccessLog::new(Format::Off).unwrap();
     let carriers = Carriers::new(Arc::clone(&tables), "node1", &[Handle::current()], access_log).unwrap();
     let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
-    let applier = Applier::new(Arc::clone(&tables), Arc::clone(&listeners), Arc::clone(&metrics));
-    let (sync, view) = Sync::new(applier, listeners, metrics, directory);
+    let applier = Applier::new(Arc::clone(&tables), listeners, Arc::clone(&metrics));
+    let (sync, view) = Sync::new(applier, metrics, directory);
     (sync, view, tables)
 }
 
@@ -241,16 +244,21 @@ async fn a_restart_without_operator_believes_no_longer_than_the_process_before_w
 async fn drift_is_noticed_and_everything_is_asked_for_again() {
     let mut bed = Bed::make("drift").await;
     let backend = Backend::start("one").await;
-    let (_view, _) = bed.proxy();
+    let (view, _) = bed.proxy();
     let updates = bed.stream().await;
     let entries = service("cart", free_port(), backend.address);
     updates.send(Ok(update(1, &entries))).await.unwrap();
     until("it is acknowledged", || bed.acks().len() == 1).await;
-    updates.send(Ok(v1::Update { digest: 1, ..update(2, &[]) })).await.unwrap();
+    let key = "k".to_owned();
+    let two = update(2, &entries);
+    updates.send(Ok(v1::Update { reader_key: key, ..two })).await.unwrap();
+    until("the key is known", || view.reader_key.load().as_ref().is_some_and(|key| **key == "k")).await;
+    updates.send(Ok(v1::Update { digest: 1, ..update(3, &[]) })).await.unwrap();
     let _again = bed.stream().await;
     until("it comes again", || bed.hellos().len() == 2).await;
     assert!(bed.hellos()[1].held.is_empty(), "it claims nothing, so that everything is sent");
-    assert_eq!(bed.acks().len(), 1, "drift is not acknowledged");
+    assert_eq!(bed.acks().len(), 2, "drift is not acknowledged");
+    assert!(view.reader_key.load().is_some(), "the key is kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]

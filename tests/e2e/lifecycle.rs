@@ -1,7 +1,7 @@
 //! The operator's whole life on a real cluster: what it does at rest, what comes back, who owns what, who leads, what it takes to
 //! be without a control plane, and how it ends. One file for each subject; `tests/run-e2e.sh lifecycle` runs them all.
 //!
-//! Every test here has the mesh to itself. Those that take it away come last by their names.
+//! Every test here but those of `state` has the mesh to itself. Those that take it away come last by their names.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -31,6 +31,8 @@ mod ownership;
 mod removal;
 #[path = "lifecycle/skew.rs"]
 mod skew;
+#[path = "lifecycle/state.rs"]
+mod state;
 #[path = "lifecycle/upgrade.rs"]
 mod upgrade;
 #[path = "lifecycle/upgrade_bad.rs"]

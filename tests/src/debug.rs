@@ -67,6 +67,11 @@ pub async fn smi(cluster: &Cluster) -> Result<Vec<SmiView>> {
     Ok(serde_json::from_slice(&get(cluster, "/debug/smi").await?)?)
 }
 
+/// What an operator that is ready answers who asks for `path`.
+pub async fn json(cluster: &Cluster, path: &str) -> Result<serde_json::Value> {
+    Ok(serde_json::from_slice(&get(cluster, path).await?)?)
+}
+
 async fn get(cluster: &Cluster, path: &str) -> Result<Vec<u8>> {
     let operator = mesh::operators(cluster).await?.into_iter().find(crate::workloads::is_ready);
     let operator = operator.ok_or("no operator is ready")?.name_any();

@@ -1,4 +1,4 @@
-//! What a proxy counts, read from its `/metrics`.
+//! What a proxy or an operator counts, read from its `/metrics`.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -43,7 +43,8 @@ struct Sample {
 }
 
 impl Metrics {
-    async fn of(cluster: &Cluster, pod: &Pod) -> Result<Self> {
+    /// Those of a pod of ours.
+    pub async fn of(cluster: &Cluster, pod: &Pod) -> Result<Self> {
         let path =
             format!("/api/v1/namespaces/{NAMESPACE}/pods/{}:{ADMIN_PORT}/proxy/metrics", pod.name_any());
         let request = http::Request::get(path).body(Vec::new())?;

@@ -2,6 +2,7 @@
 //! without power; and beside it the audit log ([`crate::audit`]) and the daemons ([`crate::daemons`]). `tests/run-e2e.sh` says in
 //! `WEFT_CLUSTER_STATE` where that cluster lives; on any other cluster the tests that need this say so and prove nothing.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -94,9 +95,29 @@ impl Embedded {
         Ok((self.memory(process, "VmRSS").await?, descriptors.trim().parse()?))
     }
 
-    async fn memory(&self, process: &Process, field: &str) -> Result<u64> {
+    /// Bytes of memory of `process` that `/proc` has under `field`: `VmRSS` now, `VmHWM` at most since it began.
+    pub async fn memory(&self, process: &Process, field: &str) -> Result<u64> {
         let script = format!("awk '$1 == \"{field}:\" {{ print $2 }}' /proc/{}/status", process.pid);
         Ok(self.on_node(&process.node, &script).await?.trim().parse::<u64>()? * 1024)
+    }
+
+    /// CPU time that `process` has used.
+    pub async fn cpu(&self, process: &Process) -> Result<Duration> {
+        let script =
+            format!("cat /proc/{}/task/*/schedstat | awk '{{ ns += $1 }} END {{ print ns }}'", process.pid);
+        // awk prints large numbers as it likes.
+        let nanoseconds: f64 = self.on_node(&process.node, &script).await?.trim().parse()?;
+        Ok(Duration::from_secs_f64(nanoseconds / 1e9))
+    }
+
+    /// CPU time that the processes of a machine (a node or `control-plane`) have used, by the name of their command.
+    pub async fn cpu_by_command(&self, machine: &str) -> Result<BTreeMap<String, Duration>> {
+        let stats = self.on_node(machine, "cat /proc/[0-9]*/stat 2>/dev/null || true").await?;
+        let mut all: BTreeMap<String, Duration> = BTreeMap::new();
+        for (command, cpu) in stats.lines().filter_map(command_and_cpu) {
+            *all.entry(command.to_owned()).or_default() += cpu;
+        }
+        Ok(all)
     }
 
     /// Runs `body` while `node` drops every packet that it would pass on to one of `addresses`, without a word to its sender.
@@ -149,9 +170,29 @@ impl Embedded {
     }
 }
 
+/// From a line of `/proc/PID/stat`: the command in parentheses, fields 14 and 15 in hundredths of a second.
+fn command_and_cpu(stat: &str) -> Option<(&str, Duration)> {
+    let (command, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+    let mut ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let (user, system) = (ticks.next()?.ok()?, ticks.next()?.ok()?);
+    Some((command, Duration::from_millis((user + system) * 10)))
+}
+
 /// Id of the running first container.
 pub fn container_id(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
     status.state.as_ref()?.running.as_ref()?;
     status.container_id.as_ref()?.strip_prefix("containerd://").map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_of_a_process_is_behind_its_command_whatever_that_is() {
+        let line = "7 (a (b) c) S 1 7 7 0 -1 4194560 10 20 30 40 150 50 0 0 20 0 9 0 100 0 0";
+        assert_eq!(command_and_cpu(line), Some(("a (b) c", Duration::from_secs(2))));
+        assert_eq!(command_and_cpu("nothing"), None);
+    }
 }

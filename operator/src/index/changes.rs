@@ -11,6 +11,8 @@ use weft_config::{AccountId, ServiceId};
 pub struct Changed {
     /// Services whose configuration, shadow or annotations may be another now.
     pub services: BTreeSet<ServiceId>,
+    /// Services whose endpoints are others now. Apart, since they change far more often and concern nobody but the proxies.
+    pub endpoints: BTreeSet<ServiceId>,
     /// Accounts that other pods run as.
     pub accounts: BTreeSet<AccountId>,
     /// Objects of the Service Mesh Interface, or the Services they are about: what becomes of them may be another.
@@ -23,24 +25,32 @@ impl Changed {
         Self { services: services.into_iter().collect(), ..Self::default() }
     }
 
+    /// The endpoints of one Service only.
+    pub fn endpoints(service: ServiceId) -> Self {
+        Self { endpoints: BTreeSet::from([service]), ..Self::default() }
+    }
+
     /// Whether nothing did.
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty() && self.accounts.is_empty() && !self.policies
+        self.services.is_empty() && self.endpoints.is_empty() && self.accounts.is_empty() && !self.policies
     }
 
     /// This and `other`.
     pub fn add(&mut self, other: Self) {
         self.services.extend(other.services);
+        self.endpoints.extend(other.endpoints);
         self.accounts.extend(other.accounts);
         self.policies |= other.policies;
     }
 }
 
 /// What a subscriber wants to hear of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum About {
-    /// Services.
+    /// Services, but not their endpoints.
     Services,
+    /// The endpoints of these Services.
+    EndpointsOf(BTreeSet<ServiceId>),
     /// Policies.
     Policies,
     /// Everything.
@@ -64,8 +74,12 @@ impl Subscriber {
     }
 
     pub(super) fn note(&self, changed: &Changed) {
-        let concerns = match self.about {
+        let concerns = match &self.about {
             About::Services => Changed::services(changed.services.iter().cloned()),
+            About::EndpointsOf(services) => Changed {
+                endpoints: changed.endpoints.intersection(services).cloned().collect(),
+                ..Changed::default()
+            },
             About::Policies => Changed { policies: changed.policies, ..Changed::default() },
             About::Everything => changed.clone(),
         };

@@ -12,7 +12,7 @@ use weft_config::ServiceId;
 
 use crate::annotations;
 
-/// Marks a shadow Service.
+/// Marks a shadow Service, and by Kubernetes' doing its EndpointSlices, which are not read.
 pub const SHADOW_LABEL: &str = "weft.mesh/shadow";
 /// On a shadow Service: namespace of the Service it stands for.
 pub const NAMESPACE_LABEL: &str = "weft.mesh/service-namespace";
@@ -67,6 +67,7 @@ impl ServiceFacts {
             })
             .collect();
         ports.sort_by_key(|port| (port.port, port.udp));
+        ports.shrink_to_fit();
         let annotations = service.metadata.annotations.iter().flatten();
         Some(Self {
             id,
@@ -211,20 +212,16 @@ impl SliceFacts {
                 node: endpoint.node_name.as_deref().map(Into::into),
             })
         });
-        Some(Self {
-            service: ServiceId::new(namespace, service.as_str()),
-            ipv6: slice.address_type == "IPv6",
-            ports: slice
-                .ports
-                .iter()
-                .flatten()
-                .filter_map(|port| {
-                    let name = port.name.as_deref().unwrap_or_default().into();
-                    let udp = is_udp(port.protocol.as_deref())?;
-                    Some(ServicePort { port: u16::try_from(port.port?).ok()?, name, udp })
-                })
-                .collect(),
-            endpoints: endpoints.collect(),
-        })
+        let ports = slice.ports.iter().flatten().filter_map(|port| {
+            let name = port.name.as_deref().unwrap_or_default().into();
+            let udp = is_udp(port.protocol.as_deref())?;
+            Some(ServicePort { port: u16::try_from(port.port?).ok()?, name, udp })
+        });
+        let (mut ports, mut endpoints) = (ports.collect::<Vec<_>>(), endpoints.collect::<Vec<_>>());
+        // There are as many slices as Services, and more.
+        ports.shrink_to_fit();
+        endpoints.shrink_to_fit();
+        let service = ServiceId::new(namespace, service.as_str());
+        Some(Self { service, ipv6: slice.address_type == "IPv6", ports, endpoints })
     }
 }

@@ -16,7 +16,7 @@ use crate::smi::Name;
 #[derive(Debug, Default)]
 pub(super) struct Identities {
     /// Pods that claim an address.
-    claims: HashMap<IpAddr, BTreeMap<Name, Claim>>,
+    claims: HashMap<IpAddr, Claims>,
     /// The one that has it.
     holders: HashMap<IpAddr, AccountId>,
     accounts: HashMap<AccountId, BTreeSet<IpAddr>>,
@@ -26,6 +26,36 @@ pub(super) struct Identities {
 struct Claim {
     account: AccountId,
     terminating: bool,
+}
+
+/// Those of the pods, mostly one, that claim one address.
+#[derive(Debug, Default)]
+struct Claims(Vec<(Name, Claim)>);
+
+impl Claims {
+    /// Returns what the pod claimed before.
+    fn insert(&mut self, pod: &Name, claim: Claim) -> Option<Claim> {
+        if let Some((_, known)) = self.0.iter_mut().find(|(name, _)| name == pod) {
+            return Some(std::mem::replace(known, claim));
+        }
+        self.0.reserve_exact(1);
+        self.0.push((pod.clone(), claim));
+        None
+    }
+
+    fn remove(&mut self, pod: &Name) {
+        self.0.retain(|(name, _)| name != pod);
+    }
+
+    /// The only one that lives; when none does, the only one there is.
+    fn holder(&self) -> Option<&Claim> {
+        let mut living = self.0.iter().map(|(_, claim)| claim).filter(|claim| !claim.terminating);
+        match (living.next(), living.next()) {
+            (Some(one), None) => Some(one),
+            (Some(_), Some(_)) => None,
+            (None, _) => self.0.first().map(|(_, claim)| claim).filter(|_| self.0.len() == 1),
+        }
+    }
 }
 
 impl Identities {
@@ -41,14 +71,14 @@ impl Identities {
         let mut changed = BTreeSet::new();
         for (address, claim) in &now {
             let claims = self.claims.entry(*address).or_default();
-            if claims.insert(name.clone(), claim.clone()).as_ref() != Some(claim) {
+            if claims.insert(name, claim.clone()).as_ref() != Some(claim) {
                 self.settle(*address, &mut changed);
             }
         }
         for address in before.keys().filter(|address| !now.contains_key(address)) {
             if let Some(claims) = self.claims.get_mut(address) {
                 claims.remove(name);
-                if claims.is_empty() {
+                if claims.0.is_empty() {
                     self.claims.remove(address);
                 }
             }
@@ -63,6 +93,11 @@ impl Identities {
         Identity { addresses: addresses.copied().collect() }
     }
 
+    /// As whom the pod at `address` runs.
+    pub(super) fn holder_of(&self, address: IpAddr) -> Option<&AccountId> {
+        self.holders.get(&address)
+    }
+
     /// All accounts that have an address.
     pub(super) fn accounts(&self) -> impl Iterator<Item = &AccountId> {
         self.accounts.keys()
@@ -70,7 +105,7 @@ impl Identities {
 
     /// Decides anew who has `address`.
     fn settle(&mut self, address: IpAddr, changed: &mut BTreeSet<AccountId>) {
-        let holder = self.claims.get(&address).and_then(holder).map(|claim| claim.account.clone());
+        let holder = self.claims.get(&address).and_then(Claims::holder).map(|claim| claim.account.clone());
         let before = match &holder {
             Some(holder) => self.holders.insert(address, holder.clone()),
             None => self.holders.remove(&address),
@@ -105,22 +140,13 @@ fn claims(pod: &PodFacts) -> BTreeMap<IpAddr, Claim> {
     pod.addresses.iter().map(|address| (*address, claim.clone())).collect()
 }
 
-/// The only one that lives; when none does, the only one there is.
-fn holder(claims: &BTreeMap<Name, Claim>) -> Option<&Claim> {
-    let mut living = claims.values().filter(|claim| !claim.terminating);
-    match (living.next(), living.next()) {
-        (Some(one), None) => Some(one),
-        (Some(_), Some(_)) => None,
-        (None, _) => claims.values().next().filter(|_| claims.len() == 1),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
 
+    use super::super::pods::Labels;
     use super::*;
 
     fn pod(name: u8, account: u8, address: u8, state: u8) -> PodFacts {
@@ -134,7 +160,7 @@ mod tests {
             finished: state == 2,
             terminating: state == 1,
             owner: None,
-            labels: BTreeMap::new(),
+            labels: Labels::default(),
         }
     }
 

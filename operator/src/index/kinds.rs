@@ -30,25 +30,28 @@ impl Kind for ServiceKind {
 
     fn insert(&self, state: &mut State, object: &Service) -> (ServiceId, Changed) {
         let key = Self::key(object);
-        if let Some(facts) = shadow(&state.namespace, object) {
+        if let Some(mut facts) = shadow(&state.namespace, object) {
+            state.strings.share_id(&mut facts.service);
             // Somebody may have added our labels only now.
             let known = state.services.remove(&key).is_some();
             let mut changed = if known { facts_changed(state, &key) } else { Changed::default() };
             let service = facts.service.clone();
-            let before = state.shadows.insert(Arc::clone(&key.name), Arc::new(facts));
+            let before = state.shadows.insert(Arc::clone(&facts.name), Arc::new(facts));
             if before.as_ref() != state.shadows.get(&key.name) {
                 changed.add(shadow_changed(state, &service));
             }
             return (key, changed);
         }
-        let Some(facts) = ServiceFacts::of(object) else {
+        let Some(mut facts) = ServiceFacts::of(object) else {
             let changed = self.remove(state, &key);
             return (key, changed);
         };
+        state.strings.share_id(&mut facts.id);
+        facts.ports.iter_mut().for_each(|port| state.strings.share(&mut port.name));
         // ... or have taken them off.
         let known = state.services.contains_key(&key);
         let mut changed = if known { Changed::default() } else { self.remove(state, &key) };
-        let before = state.services.insert(key.clone(), Arc::new(facts));
+        let before = state.services.insert(facts.id.clone(), Arc::new(facts));
         if before.as_ref() != state.services.get(&key) {
             changed.add(facts_changed(state, &key));
         }
@@ -119,10 +122,15 @@ impl Kind for SliceKind {
 
     fn insert(&self, state: &mut State, object: &EndpointSlice) -> (Self::Key, Changed) {
         let key = Self::key(object);
-        let Some(facts) = SliceFacts::of(object) else {
+        let Some(mut facts) = SliceFacts::of(object) else {
             let changed = self.remove(state, &key);
             return (key, changed);
         };
+        state.strings.share_id(&mut facts.service);
+        facts.ports.iter_mut().for_each(|port| state.strings.share(&mut port.name));
+        for node in facts.endpoints.iter_mut().filter_map(|endpoint| endpoint.node.as_mut()) {
+            state.strings.share(node);
+        }
         let service = facts.service.clone();
         let moved = state.slice_services.get(&key).is_some_and(|before| *before != service);
         let mut changed = if moved { self.remove(state, &key) } else { Changed::default() };
@@ -130,7 +138,7 @@ impl Kind for SliceKind {
         let slices = state.slices.entry(service.clone()).or_default();
         let before = slices.insert(Arc::clone(&key.name), Arc::new(facts));
         if before.as_ref() != slices.get(&key.name) {
-            changed.services.insert(service);
+            changed.endpoints.insert(service);
         }
         (key, changed)
     }
@@ -143,7 +151,7 @@ impl Kind for SliceKind {
                 state.slices.remove(&service);
             }
         }
-        Changed::services([service])
+        Changed::endpoints(service)
     }
 
     fn keys(&self, state: &State) -> BTreeSet<Self::Key> {
@@ -380,9 +388,26 @@ mod tests {
         list(vec![slice("two", "cart", "10.0.0.2"), slice("p", "pay", "10.0.0.4")]);
         assert_eq!(addresses(&index, "cart"), ["10.0.0.2"]);
         assert_eq!(
-            changes.next().await.services,
+            changes.next().await.endpoints,
             BTreeSet::from([ServiceId::new("shop", "cart"), ServiceId::new("shop", "pay")])
         );
+    }
+
+    /// What writes shadows and statuses is not woken by every pod that comes and goes.
+    #[tokio::test]
+    async fn endpoints_concern_those_who_asked_for_them_only() {
+        let index = Index::new("weft-system");
+        let cart = ServiceId::new("shop", "cart");
+        let services = index.changes(About::Services);
+        let of_cart = index.changes(About::EndpointsOf(BTreeSet::from([cart.clone()])));
+        for changes in [&services, &of_cart] {
+            changes.next().await;
+        }
+        index.take(&SliceKind, Event::Apply(slice("p", "pay", "10.0.0.3")), &mut None);
+        assert!(futures::poll!(Box::pin(of_cart.next())).is_pending(), "another's");
+        index.take(&SliceKind, Event::Apply(slice("one", "cart", "10.0.0.1")), &mut None);
+        assert_eq!(of_cart.next().await, Changed::endpoints(cart));
+        assert!(futures::poll!(Box::pin(services.next())).is_pending());
     }
 
     #[test]

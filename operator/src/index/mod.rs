@@ -24,6 +24,7 @@ pub mod pods;
 pub mod proxy_pods;
 pub mod scope;
 pub(crate) mod smi;
+mod strings;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -47,6 +48,7 @@ use identities::Identities;
 use pods::PodFacts;
 use proxy_pods::{ProxyFacts, ProxyPods};
 use scope::Scope;
+use strings::Strings;
 
 /// Shared by all tasks; cloning is cheap.
 #[derive(Clone)]
@@ -79,6 +81,7 @@ pub(crate) struct State {
     meshes: BTreeMap<(String, String), Arc<MeshConfig>>,
     scope: Arc<Scope>,
     subscribers: Vec<Arc<Subscriber>>,
+    strings: Strings,
 }
 
 /// One proxy pod.
@@ -178,6 +181,11 @@ impl Index {
     /// The addresses of those who run as `account`.
     pub fn identity(&self, account: &AccountId) -> Identity {
         self.lock().identities.get(account)
+    }
+
+    /// As whom the pod at `address` runs, where that is known.
+    pub fn account_at(&self, address: IpAddr) -> Option<AccountId> {
+        self.lock().identities.holder_of(address).cloned()
     }
 
     /// All pods, in no order.
@@ -288,6 +296,7 @@ impl State {
         let shadowed = self.shadows.values().map(|shadow| &shadow.service);
         Changed {
             services: self.services.keys().chain(shadowed).cloned().collect(),
+            endpoints: BTreeSet::new(),
             accounts: self.identities.accounts().cloned().collect(),
             policies: true,
         }

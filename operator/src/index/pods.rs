@@ -9,6 +9,7 @@ use kube::ResourceExt;
 
 use super::State;
 use super::changes::Changed;
+use super::strings::Strings;
 use super::watch::Kind;
 use crate::smi::Name;
 
@@ -37,7 +38,29 @@ pub struct PodFacts {
     /// Kind and name of the controller it belongs to.
     pub owner: Option<(Arc<str>, Arc<str>)>,
     /// Its labels.
-    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    pub labels: Labels,
+}
+
+/// Labels, by their keys. There may be a hundred thousand pods: a map of each one's few would be the larger part of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(Box<[(Arc<str>, Arc<str>)]>);
+
+impl Labels {
+    /// The value of the label `key`.
+    pub fn get(&self, key: &str) -> Option<&Arc<str>> {
+        self.iter().find(|(one, _)| &***one == key).map(|(_, value)| value)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+}
+
+impl FromIterator<(Arc<str>, Arc<str>)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, Arc<str>)>>(labels: I) -> Self {
+        Self(labels.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect())
+    }
 }
 
 impl PodFacts {
@@ -61,6 +84,25 @@ impl PodFacts {
             owner: owner.map(|owner| (owner.kind.as_str().into(), owner.name.as_str().into())),
             labels: labels.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(),
         })
+    }
+}
+
+impl PodFacts {
+    /// What other pods have as well is kept once.
+    fn share(&mut self, strings: &mut Strings) {
+        strings.share(&mut self.name.namespace);
+        strings.share(&mut self.service_account);
+        if let Some(node) = &mut self.node {
+            strings.share(node);
+        }
+        if let Some((kind, name)) = &mut self.owner {
+            strings.share(kind);
+            strings.share(name);
+        }
+        for (key, value) in &mut self.labels.0 {
+            strings.share(key);
+            strings.share(value);
+        }
     }
 }
 
@@ -102,11 +144,13 @@ impl Kind for PodKind {
         let key = Self::key(object);
         let State { namespace, proxy_pods, .. } = state;
         proxy_pods.update(namespace, &key, Some(object));
-        let Some(facts) = PodFacts::of(object).map(Arc::new) else {
+        let Some(mut facts) = PodFacts::of(object) else {
             let changed = self.remove(state, &key);
             return (key, changed);
         };
-        let before = state.pods.insert(key.clone(), Arc::clone(&facts));
+        facts.share(&mut state.strings);
+        let facts = Arc::new(facts);
+        let before = state.pods.insert(facts.name.clone(), Arc::clone(&facts));
         let accounts = state.identities.update(&key, before.as_deref(), Some(&facts));
         (key, Changed { accounts, ..Changed::default() })
     }
@@ -151,7 +195,7 @@ mod tests {
         assert_eq!((&*facts.service_account, facts.node.as_deref()), ("web", Some("node1")));
         assert_eq!(facts.owner, Some(("ReplicaSet".into(), "web-5".into())));
         assert!(!facts.host_network && !facts.finished && !facts.terminating);
-        assert_eq!(facts.labels, [("app".into(), "web".into())].into());
+        assert_eq!(facts.labels, [("app".into(), "web".into())].into_iter().collect());
         let bare = pod(&json!({"serviceAccountName": "", "hostNetwork": true, "containers": []}), &json!({}));
         assert!(bare.host_network && bare.addresses.is_empty() && &*bare.service_account == "default");
     }

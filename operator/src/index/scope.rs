@@ -72,6 +72,23 @@ impl Scope {
         Arc::clone(&self.defaults)
     }
 
+    /// Why `service` is not in the mesh, for people; `None`: it is.
+    pub fn why_not(&self, service: &ServiceFacts) -> Option<&'static str> {
+        let namespace = &*service.id.namespace;
+        let Some(filter) = &self.mesh else { return Some("there is no MeshConfig") };
+        if namespace == NEVER || namespace == filter.own {
+            Some("its namespace is never in the mesh")
+        } else if !self.covers(namespace) {
+            Some("its namespace is not in the mesh: see spec.namespaces of the MeshConfig")
+        } else if service.external_name {
+            Some("it is of type ExternalName: there is nothing to carry to")
+        } else if annotations::carried(service, &self.defaults).next().is_none() {
+            Some("it has no port that is carried: none of the protocol of its traffic type")
+        } else {
+            (!self.includes(service)).then_some("it is the API server's own")
+        }
+    }
+
     /// Whether `service` is in the mesh. `ExternalName` Services are not: they are names, there is nothing to carry to.
     pub fn includes(&self, service: &ServiceFacts) -> bool {
         let (namespace, name) = (&*service.id.namespace, &*service.id.name);
@@ -144,6 +161,23 @@ mod tests {
         for left_out in [external, no_ports, no_datagrams] {
             assert!(!included(&[], &[], &left_out));
         }
+    }
+
+    #[test]
+    fn why_a_service_is_not_in_the_mesh_is_told_exactly_when_it_is_not() {
+        let scope = Scope::new(Some(&mesh("m", &[], &["ignored"])), "weft-system");
+        let external = ServiceFacts { external_name: true, ..service("shop", "cart") };
+        let no_ports = ServiceFacts { ports: vec![], ..service("shop", "cart") };
+        let others =
+            ["kube-system", "weft-system", "ignored", "shop"].map(|namespace| service(namespace, "cart"));
+        for service in others.into_iter().chain([external, no_ports, service("default", "kubernetes")]) {
+            assert_eq!(scope.why_not(&service).is_none(), scope.includes(&service), "{service:?}");
+        }
+        assert_eq!(Scope::default().why_not(&service("shop", "cart")), Some("there is no MeshConfig"));
+    }
+
+    #[test]
+    fn without_a_mesh_config_nothing_is_in_the_mesh() {
         assert!(!Scope::default().includes(&service("shop", "cart")), "without a MeshConfig nothing is");
     }
 

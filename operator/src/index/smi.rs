@@ -29,7 +29,7 @@ pub(super) async fn follow(index: Index, client: Client, kind: Definition) {
     let objects = |version: &str| -> Objects {
         let known = GroupVersionKind::gvk(kind.group, version, kind.kind);
         let resource = ApiResource::from_gvk_with_plural(&known, kind.plural);
-        Box::pin(stream(Api::all_with(client.clone(), &resource)))
+        Box::pin(stream(Api::all_with(client.clone(), &resource), None))
     };
     follow_with(&index, kind, watcher(api, named).default_backoff(), objects).await;
 }

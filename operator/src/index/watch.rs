@@ -12,19 +12,23 @@ use serde::de::DeserializeOwned;
 use weft_crds::smi::KINDS;
 
 use super::changes::Changed;
+use super::facts::SHADOW_LABEL;
 use super::kinds::{MeshKind, ServiceKind, SliceKind};
 use super::pods::PodKind;
 use super::{Index, State, ca, namespace, smi};
 
 /// Objects of one list request: bounds the memory a full list takes.
-const PAGE: u32 = 500;
+pub const PAGE: u32 = 500;
 
 /// Starts all watches. They run until the process ends.
 pub fn start(index: &Index, client: &Client) {
-    tokio::spawn(follow(index.clone(), ServiceKind, stream(Api::all(client.clone()))));
-    tokio::spawn(follow(index.clone(), SliceKind, stream(Api::all(client.clone()))));
-    tokio::spawn(follow(index.clone(), PodKind, stream(Api::all(client.clone()))));
-    tokio::spawn(follow(index.clone(), MeshKind, stream(Api::all(client.clone()))));
+    // Kubernetes makes a slice with every proxy in it for each shadow Service: Services times nodes. They say nothing that
+    // the one slice of the proxies' own Service does not, and bear the label of their Service.
+    let not_of_shadows = format!("!{SHADOW_LABEL}");
+    tokio::spawn(follow(index.clone(), ServiceKind, stream(Api::all(client.clone()), None)));
+    tokio::spawn(follow(index.clone(), SliceKind, stream(Api::all(client.clone()), Some(&not_of_shadows))));
+    tokio::spawn(follow(index.clone(), PodKind, stream(Api::all(client.clone()), None)));
+    tokio::spawn(follow(index.clone(), MeshKind, stream(Api::all(client.clone()), None)));
     tokio::spawn(ca::follow(index.clone(), client.clone()));
     tokio::spawn(namespace::follow(index.clone(), client.clone()));
     for kind in KINDS {
@@ -32,13 +36,20 @@ pub fn start(index: &Index, client: &Client) {
     }
 }
 
-/// All objects of `api`, as they come and go.
-pub(super) fn stream<K>(api: Api<K>) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + use<K>
+/// All objects of `api`, or those whose labels are as `selected`, as they come and go.
+pub(super) fn stream<K>(
+    api: Api<K>,
+    selected: Option<&str>,
+) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + use<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Clone,
 {
-    watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff()
+    let mut config = watcher::Config::default().page_size(PAGE);
+    if let Some(labels) = selected {
+        config = config.labels(labels);
+    }
+    watcher(api, config).default_backoff()
 }
 
 /// One kind of object: how its facts go into the index and out of it.

@@ -162,7 +162,7 @@ async fn a_pod_concerns_its_account_and_a_service_the_splits_above_it() {
         json!({"kind": "Pod", "metadata": {"namespace": "front", "name": "another"},
         "spec": {"serviceAccountName": "clients", "containers": []}, "status": {"podIP": "10.0.0.9"}}),
     );
-    let Changed { services, accounts, policies } = changes.next().await;
+    let Changed { services, accounts, policies, .. } = changes.next().await;
     assert!(services.is_empty() && !policies, "{services:?}");
     assert_eq!(accounts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["front/clients"]);
 

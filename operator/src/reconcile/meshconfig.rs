@@ -1,6 +1,7 @@
 //! The controller of `MeshConfigs`: proxies, DNS, finalizer, status. One reconciliation does all of it, in this order; each part
 //! is a file of its own.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
+use weft_config::ServiceId;
 use weft_crds::{MeshConfig, MeshConfigStatus};
 
 use super::findings::Findings;
@@ -26,6 +28,7 @@ use super::{daemonset, dns, proxies, status};
 use crate::annotations::Settings;
 use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
+use crate::dns::facts::services;
 use crate::index::changes::About;
 use crate::index::claims::FINALIZER;
 
@@ -48,6 +51,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(32);
 const GATHER: Duration = Duration::from_millis(500);
 /// A proxy that is behind is asked a second time after this: a change may have been on its way.
 const SECOND_LOOK: Duration = Duration::from_millis(300);
+/// A proxy that holds what was current so long ago, or later, keeps up with changes that come all the time.
+const KEEPS_UP: Duration = Duration::from_secs(5);
 
 /// Why a reconciliation failed. The text names the object.
 #[derive(Debug, thiserror::Error)]
@@ -78,10 +83,14 @@ struct Reconciler {
 pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
     let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(ctx.pod.to_string()) };
     let recorder = Recorder::new(ctx.writer.client(), reporter);
-    let noticed = (ctx.index.changes(About::Services), shadows.watch_counts(), findings.watch_counts());
+    let services = ctx.index.changes(About::Services);
+    // Of endpoints only those count that are asked: proxies and DNS pods.
+    let asked = ctx.index.changes(About::EndpointsOf(asked(&ctx)));
+    let noticed = ((services, asked), shadows.watch_counts(), findings.watch_counts());
     let changes = stream::unfold(noticed, |(changes, mut counts, mut found)| async move {
         tokio::select! {
-            _ = changes.next() => {}
+            _ = changes.0.next() => {}
+            _ = changes.1.next() => {}
             changed = counts.changed() => changed.ok()?,
             changed = found.changed() => changed.ok()?,
         }
@@ -122,6 +131,15 @@ fn at_once(ctx: &Context) -> impl Stream<Item = ()> + Send + use<> {
         }
         Some(((), (seen, mesh, rival, ending)))
     })
+}
+
+/// The Services of the proxies and, as the active MeshConfig names them now, those that may be the cluster's DNS. Other names
+/// count with the next leader; until then the look at rest serves.
+fn asked(ctx: &Context) -> BTreeSet<ServiceId> {
+    let mesh = ctx.index.mesh();
+    let dns = mesh.borrow().as_ref().map(|mesh| mesh.spec.dns.clone()).unwrap_or_default();
+    let of_dns = services(&dns).into_iter().map(|name| ServiceId::new(dns.namespace.as_str(), name));
+    of_dns.chain([ServiceId::new(&*ctx.namespace, daemonset::NAME)]).collect()
 }
 
 // The signature is the controller's.
@@ -196,8 +214,7 @@ impl Reconciler {
             Err(error) => (Err(error), None),
         };
         let dns = self.dns.keep(&self.ctx, mesh).await;
-        let digest = self.ctx.publisher.digest();
-        let told = self.ask_proxies(&digest).await;
+        let (told, digest) = self.ask_proxies().await;
         self.memory().note_told(&told);
         let counts = self.shadows.counts();
         let observed = status::Observed {
@@ -207,7 +224,7 @@ impl Reconciler {
             namespace: &self.ctx.namespace,
             dns: &dns,
             told: &told,
-            digest: &self.ctx.publisher.digest(),
+            digest: &digest,
             counts: &counts,
             problems: &Settings::of_mesh(&mesh.spec).1,
             services: self.ctx.index.count_meshed(),
@@ -264,13 +281,21 @@ impl Reconciler {
         self.rollout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask_proxies(&self, digest: &str) -> Vec<proxies::Told> {
-        let told = proxies::ask_all(self.ctx.index.proxies()).await;
-        if told.iter().all(|(_, status)| status.as_ref().is_some_and(|status| status.digest == digest)) {
-            return told;
+    /// What the proxies hold, and what they should. The digest of one that keeps up is given as the current one.
+    async fn ask_proxies(&self) -> (Vec<proxies::Told>, String) {
+        let mut told = proxies::ask_all(self.ctx.index.proxies()).await;
+        let recent = |digest: &str| self.ctx.publisher.is_recent(digest, KEEPS_UP);
+        if !told.iter().all(|(_, status)| status.as_ref().is_some_and(|status| recent(&status.digest))) {
+            tokio::time::sleep(SECOND_LOOK).await;
+            told = proxies::ask_all(self.ctx.index.proxies()).await;
         }
-        tokio::time::sleep(SECOND_LOOK).await;
-        proxies::ask_all(self.ctx.index.proxies()).await
+        let current = self.ctx.publisher.digest();
+        for status in told.iter_mut().filter_map(|(_, status)| status.as_mut()) {
+            if recent(&status.digest) {
+                status.digest.clone_from(&current);
+            }
+        }
+        (told, current)
     }
 
     /// DNS first, so that nobody is sent to what is about to go; then the shadows. The rest goes by ownerReference.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Request;
 use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
@@ -19,6 +19,8 @@ use crate::index::ProxyPod;
 
 /// How long a proxy may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long for something long.
+const LONGER_PATIENCE: Duration = Duration::from_secs(10);
 /// How many are asked at a time.
 const AT_A_TIME: usize = 32;
 /// The longest answer that is read: every port of a full range and many rejections fit.
@@ -49,20 +51,43 @@ pub fn ask_each<T: DeserializeOwned>(
     stream::iter(pods).map(ask).buffer_unordered(AT_A_TIME)
 }
 
-async fn ask<T: DeserializeOwned>(
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn ask<T: DeserializeOwned>(address: IpAddr, path: &str, longest: usize) -> Result<T, Failure> {
+    Ok(serde_json::from_slice(&exchange(address, path, None, longest).await?.1)?)
+}
+
+/// What the proxy at `address` answers who asks for `path` with this key; at most `longest` bytes.
+pub async fn read(
     address: IpAddr,
     path: &str,
+    key: Option<&str>,
     longest: usize,
-) -> Result<T, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(StatusCode, Bytes), Failure> {
+    tokio::time::timeout(LONGER_PATIENCE, exchange(address, path, key, longest)).await?
+}
+
+async fn exchange(
+    address: IpAddr,
+    path: &str,
+    key: Option<&str>,
+    longest: usize,
+) -> Result<(StatusCode, Bytes), Failure> {
     let stream = TcpStream::connect(SocketAddr::new(address, ADMIN_PORT)).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header("host", "weft-proxy").body(Empty::<Bytes>::new())?;
+    let mut request = Request::get(path).header("host", "weft-proxy");
+    if let Some(key) = key {
+        request = request.header("authorization", format!("Bearer {key}"));
+    }
+    let request = request.body(Empty::<Bytes>::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
-        Limited::new(response.into_body(), longest).collect().await
+        let status = response.status();
+        let body = Limited::new(response.into_body(), longest).collect().await?;
+        Ok::<_, Failure>((status, body.to_bytes()))
     };
     tokio::select! {
-        body = exchange => Ok(serde_json::from_slice(&body?.to_bytes())?),
+        answer = exchange => answer,
         ended = connection => Err(ended.err().map_or_else(|| "the connection ended".into(), Into::into)),
     }
 }

@@ -1,9 +1,14 @@
 //! One shadow Service for each Service in the mesh. The allocator behind it lives as long as this replica leads.
+//!
+//! What is to be done for a Service is decided for one after the other; the writes that follow are on their way several at a
+//! time, never two for one Service, and a round ends when all of its writes have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -18,14 +23,15 @@ use crate::annotations;
 use crate::apply::{WriteError, made_by_us};
 use crate::context::Context;
 use crate::index::changes::About;
-use crate::index::facts::{
-    NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL, ServiceFacts, ServicePort, ShadowFacts, fingerprint,
-};
+use crate::index::facts::{NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL, ServicePort, ShadowFacts, fingerprint};
+use crate::index::watch::PAGE;
 use crate::names::ShadowName;
 use crate::ports::{Allocator, NoPort, Record};
 
 /// From this minor version on (with major 1) the API server knows `PreferSameNode` without a feature gate of ours (KEP-3015).
 const PREFER_SAME_NODE_SINCE: u32 = 34;
+/// Writes on their way at a time: what one waits for is the API server's time, not ours.
+const WRITES: usize = 16;
 /// Waits before a Service is tried again: doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -130,9 +136,18 @@ async fn prefers_same_node(ctx: &Context) -> bool {
 /// one a moment ago, has written must be in it.
 async fn record(ctx: &Context) -> kube::Result<Vec<Record>> {
     let api: Api<Service> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let list = api.list(&ListParams::default().labels(&format!("{SHADOW_LABEL}=true"))).await?;
-    let ours = list.items.iter().filter(|service| made_by_us(&service.metadata));
-    let mut shadows: Vec<_> = ours.filter_map(ShadowFacts::of).collect();
+    let mut params = ListParams::default().labels(&format!("{SHADOW_LABEL}=true")).limit(PAGE);
+    let mut shadows = Vec::new();
+    loop {
+        // All pages are of one moment, that of the first.
+        let page = api.list(&params).await?;
+        let ours = page.items.iter().filter(|service| made_by_us(&service.metadata));
+        shadows.extend(ours.filter_map(ShadowFacts::of));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => break,
+        }
+    }
     shadows.sort_by(|a, b| (a.created, &a.service).cmp(&(b.created, &b.service)));
     Ok(shadows.into_iter().map(|shadow| Record { service: shadow.service, ports: shadow.ports }).collect())
 }
@@ -143,9 +158,54 @@ struct Worker<'a> {
     owner: Value,
     prefer_same_node: bool,
     allocator: Allocator,
+    /// The proxies have been asked in this round what they hold: asking again would not tell more.
+    asked: bool,
     /// Services to try again, when, and after which wait.
     again: BTreeMap<ServiceId, (Instant, Duration)>,
     failures: BTreeMap<ServiceId, String>,
+}
+
+/// What is to be written for a Service.
+enum Step {
+    /// Its shadow as it should be, which does not seem to be there; boxed, since most rounds write nothing.
+    Create(Box<Service>),
+    /// Its shadow as it should be, over the one there is.
+    Change(Box<Service>),
+    /// The shadow of this name goes.
+    Delete(Arc<str>),
+    /// It is as it should be.
+    Nothing,
+}
+
+impl Step {
+    async fn take(self, ctx: &Context, id: &ServiceId) -> Result<(), ShadowError> {
+        match self {
+            Self::Create(desired) => written(id, &ctx.writer.apply_new(&*desired).await?),
+            Self::Change(desired) => written(id, &ctx.writer.apply_unseen(&*desired).await?),
+            Self::Delete(shadow) => {
+                ctx.writer.delete::<Service>(&ctx.namespace, &shadow).await?;
+                tracing::info!(service = %id, %shadow, "shadow Service deleted");
+            }
+            Self::Nothing => {}
+        }
+        Ok(())
+    }
+}
+
+fn written(id: &ServiceId, shadow: &Service) {
+    let ports = ShadowFacts::of(shadow).map(|facts| facts.ports);
+    tracing::info!(service = %id, shadow = shadow.name_any(), ?ports, "shadow Service written");
+}
+
+/// Takes `step` for the Service `id`, which keeps the ports `keep`.
+async fn write(
+    ctx: &Context,
+    step: Step,
+    id: ServiceId,
+    keep: Vec<u16>,
+) -> (ServiceId, Vec<u16>, Result<(), ShadowError>) {
+    let done = step.take(ctx, &id).await;
+    (id, keep, done)
 }
 
 impl<'a> Worker<'a> {
@@ -160,7 +220,7 @@ impl<'a> Worker<'a> {
         let allocator = Allocator::new(range.from, range.to, record);
         let owner = super::meshconfig::owner(mesh);
         let (again, failures) = Default::default();
-        Self { ctx, shadows, owner, prefer_same_node: same_node, allocator, again, failures }
+        Self { ctx, shadows, owner, prefer_same_node: same_node, allocator, asked: false, again, failures }
     }
 
     /// Returns when the MeshConfig has changed, but never amid a write: what is not in the record yet is about to be.
@@ -178,16 +238,45 @@ impl<'a> Worker<'a> {
                 _ = removing.changed() => self.everything(),
                 _ = mesh.changed() => return,
             };
-            for id in ids {
-                // Whoever comes after begins with all there is.
-                if mesh.has_changed().unwrap_or(true) {
-                    return;
-                }
-                let removing = *removing.borrow();
-                self.work(&id, removing).await;
+            // Whoever comes after begins with all there is.
+            if !self.round(ids, removing, mesh).await {
+                return;
             }
             self.publish();
         }
+    }
+
+    /// Works through `ids`. False: the MeshConfig has changed, and what was begun has ended.
+    async fn round(
+        &mut self,
+        ids: BTreeSet<ServiceId>,
+        removing: &watch::Receiver<bool>,
+        mesh: &watch::Receiver<Option<Arc<MeshConfig>>>,
+    ) -> bool {
+        let ctx = self.ctx;
+        let changed = || mesh.has_changed().unwrap_or(true);
+        let mut writes = FuturesUnordered::new();
+        self.asked = false;
+        for id in ids {
+            while writes.len() >= WRITES
+                && let Some((id, keep, done)) = writes.next().await
+            {
+                self.settle(id, keep, done);
+            }
+            if changed() {
+                break;
+            }
+            let removing = *removing.borrow();
+            match self.decide(&id, removing).await {
+                Ok((Step::Nothing, keep)) => self.settle(id, keep, Ok(())),
+                Ok((step, keep)) => writes.push(write(ctx, step, id, keep)),
+                Err(error) => self.settle(id, Vec::new(), Err(error)),
+            }
+        }
+        while let Some((id, keep, done)) = writes.next().await {
+            self.settle(id, keep, done);
+        }
+        !changed()
     }
 
     fn due(&mut self) -> BTreeSet<ServiceId> {
@@ -214,63 +303,66 @@ impl<'a> Worker<'a> {
     fn publish(&self) {
         let (used, free) = (self.allocator.used(), self.allocator.free());
         let now = Counts { used, free, failures: self.failures.clone() };
-        self.shadows.counts.send_if_modified(|counts| {
+        let changed = self.shadows.counts.send_if_modified(|counts| {
             let changed = *counts != now;
             *counts = now;
             changed
         });
+        if changed {
+            self.ctx.publisher.set_failures(self.failures.clone());
+        }
     }
 
-    async fn work(&mut self, id: &ServiceId, removing: bool) {
-        let wanted = self.ctx.index.meshed(id).filter(|_| !removing);
-        let done = match wanted {
-            Some(service) => self.keep(&service).await,
-            None => self.drop_shadow(id).await,
+    /// What is to be written for a Service, and the ports it keeps once that is done.
+    async fn decide(&mut self, id: &ServiceId, removing: bool) -> Result<(Step, Vec<u16>), ShadowError> {
+        let Some(service) = self.ctx.index.meshed(id).filter(|_| !removing) else {
+            let shadow = self.ctx.index.shadow(id);
+            return Ok((
+                shadow.map_or(Step::Nothing, |shadow| Step::Delete(shadow.name.clone())),
+                Vec::new(),
+            ));
         };
+        let mut ports = Vec::new();
+        for port in annotations::carried(&service, &self.ctx.index.defaults()) {
+            ports.push((port.clone(), self.allocate(id, port.port).await?));
+        }
+        let desired = desired(id, &ports, self.prefer_same_node, &self.ctx.namespace, &self.owner);
+        let desired: Service =
+            serde_json::from_value(desired).map_err(|error| ShadowError::Object(id.clone(), error))?;
+        let step = match self.ctx.index.shadow(id) {
+            None => Step::Create(Box::new(desired)),
+            Some(live) if live.fingerprint != fingerprint(&desired) => Step::Change(Box::new(desired)),
+            Some(_) => Step::Nothing,
+        };
+        Ok((step, ports.iter().map(|(port, _)| port.port).collect()))
+    }
+
+    /// What was begun for a Service has ended. Only then are the ports free that it no longer has; what failed may have
+    /// happened all the same, so they stay its own until it is tried again.
+    fn settle(&mut self, id: ServiceId, keep: Vec<u16>, done: Result<(), ShadowError>) {
         match done {
             Ok(()) => {
-                self.again.remove(id);
-                self.failures.remove(id);
+                self.allocator.release_except(&id, &keep);
+                self.again.remove(&id);
+                self.failures.remove(&id);
             }
             Err(error) => {
                 self.ctx.metrics.reconcile_failures.inc();
                 tracing::warn!(%error, "shadow Service");
-                let wait = self.again.get(id).map_or(FIRST_WAIT, |(_, wait)| (*wait * 2).min(LONGEST_WAIT));
+                let wait = self.again.get(&id).map_or(FIRST_WAIT, |(_, wait)| (*wait * 2).min(LONGEST_WAIT));
                 self.again.insert(id.clone(), (Instant::now() + wait, wait));
-                self.failures.insert(id.clone(), error.to_string());
+                self.failures.insert(id, error.to_string());
             }
         }
     }
 
-    async fn keep(&mut self, service: &ServiceFacts) -> Result<(), ShadowError> {
-        let mut ports = Vec::new();
-        for port in annotations::carried(service, &self.ctx.index.defaults()) {
-            ports.push((port.clone(), self.allocate(&service.id, port.port).await?));
-        }
-        let desired = desired(&service.id, &ports, self.prefer_same_node, &self.ctx.namespace, &self.owner);
-        let desired: Service = serde_json::from_value(desired)
-            .map_err(|error| ShadowError::Object(service.id.clone(), error))?;
-        let live = self.ctx.index.shadow(&service.id);
-        if live.as_ref().is_none_or(|live| live.fingerprint != fingerprint(&desired)) {
-            if live.is_some() {
-                self.ctx.writer.apply_unseen(&desired).await?;
-            } else {
-                self.ctx.writer.apply_new(&desired).await?;
-            }
-            let listen_ports: Vec<_> = ports.iter().map(|(_, listen_port)| listen_port).collect();
-            tracing::info!(service = %service.id, shadow = desired.name_any(), ?listen_ports, "shadow Service written");
-        }
-        let keep: Vec<_> = ports.iter().map(|(port, _)| port.port).collect();
-        self.allocator.release_except(&service.id, &keep);
-        Ok(())
-    }
-
-    /// A listen port; when the free ones are in doubt the proxies are asked.
+    /// A listen port; when the free ones are in doubt the proxies are asked, once in a round.
     async fn allocate(&mut self, service: &ServiceId, port: u16) -> Result<u16, NoPort> {
         match self.allocator.allocate(service, port) {
-            Err(NoPort::InDoubt(..)) => {}
+            Err(NoPort::InDoubt(..)) if !self.asked => {}
             other => return other,
         }
+        self.asked = true;
         let question = self.allocator.question();
         let told = proxies::ask_all(self.ctx.index.proxies()).await;
         if let Some(held) = proxies::held_ports(&told) {
@@ -278,14 +370,12 @@ impl<'a> Worker<'a> {
         }
         self.allocator.allocate(service, port)
     }
+}
 
-    async fn drop_shadow(&mut self, id: &ServiceId) -> Result<(), ShadowError> {
-        if let Some(shadow) = self.ctx.index.shadow(id) {
-            self.ctx.writer.delete::<Service>(&self.ctx.namespace, &shadow.name).await?;
-            tracing::info!(service = %id, shadow = %shadow.name, "shadow Service deleted");
-        }
-        self.allocator.release_except(id, &[]);
-        Ok(())
+impl Drop for Worker<'_> {
+    /// Whoever leads from now on knows better.
+    fn drop(&mut self) {
+        self.ctx.publisher.set_failures(BTreeMap::new());
     }
 }
 

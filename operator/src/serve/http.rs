@@ -15,10 +15,10 @@ use tokio::net::TcpListener;
 pub type Answer = Full<Bytes>;
 
 /// Serves on `listener` until the process ends.
-pub async fn serve(
-    listener: TcpListener,
-    answer: impl Fn(&Request<Incoming>) -> Response<Answer> + Send + Sync + 'static,
-) {
+pub async fn serve<A>(listener: TcpListener, answer: impl Fn(Request<Incoming>) -> A + Send + Sync + 'static)
+where
+    A: Future<Output = Response<Answer>> + Send + 'static,
+{
     let answer = Arc::new(answer);
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -28,8 +28,8 @@ pub async fn serve(
         let answer = Arc::clone(&answer);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let answer = answer(&request);
-                async move { Ok::<_, Infallible>(answer) }
+                let answer = answer(request);
+                async move { Ok::<_, Infallible>(answer.await) }
             });
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -1,10 +1,12 @@
 //! Everything `/metrics` shows.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 /// From one Service, tens of microseconds, to all of a large cluster.
 const COMPILE_BUCKETS: [f64; 8] = [0.000_1, 0.000_5, 0.002_5, 0.01, 0.05, 0.25, 1.0, 5.0];
@@ -37,6 +39,10 @@ pub struct Metrics {
     pub reconciliations: Counter,
     /// Reconciliations that failed.
     pub reconcile_failures: Counter,
+    /// Requests to the API server; a watch is one.
+    pub api_requests: Counter,
+    /// Seconds from the start of this process until a proxy that came would have been given everything.
+    pub start: Gauge<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -55,6 +61,8 @@ impl Default for Metrics {
             leading: Gauge::default(),
             reconciliations: Counter::default(),
             reconcile_failures: Counter::default(),
+            api_requests: Counter::default(),
+            start: Gauge::default(),
         };
         let r = &mut metrics.registry;
         r.register("build", "Version of this operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -90,6 +98,17 @@ impl Default for Metrics {
             metrics.reconciliations.clone(),
         );
         r.register("reconcile_failures", "Reconciliations that failed", metrics.reconcile_failures.clone());
+        r.register(
+            "api_requests",
+            "Requests to the API server; a watch is one",
+            metrics.api_requests.clone(),
+        );
+        r.register_with_unit(
+            "start",
+            "From the start of this process until it served a complete configuration",
+            Unit::Seconds,
+            metrics.start.clone(),
+        );
         metrics
     }
 }

@@ -8,6 +8,7 @@ pub mod debug;
 pub mod dns;
 pub mod http;
 pub mod metrics;
+pub mod reader;
 pub mod stream;
 pub mod traffic;
 
@@ -22,6 +23,7 @@ use tokio::time::sleep;
 
 use crate::context::Context;
 use ca::Pair;
+use reader::ReaderKeys;
 use stream::ConfigServer;
 
 /// How soon something that failed is tried again.
@@ -33,16 +35,17 @@ const RENEW: Duration = Duration::from_hours(60 * 24);
 
 /// Serves the config stream on `port` from the moment there is a CA, anew when the CA changes and before the certificate runs
 /// out; streams that are open stay so. `serving` says whether callers are taken.
-pub async fn config_stream(ctx: Context, port: u16, serving: watch::Sender<bool>) {
+pub async fn config_stream(ctx: Context, port: u16, serving: watch::Sender<bool>, keys: ReaderKeys) {
     let config = ConfigServer::new(
         ctx.client.clone(),
         &ctx.namespace,
         ctx.publisher.clone(),
         Arc::clone(&ctx.metrics),
     );
-    let config = Arc::new(config);
+    let config = Arc::new(config.telling(&ctx.pod, keys.clone()));
     loop {
         let ca = ca_in_force(&ctx).await;
+        keys.follow(&ca);
         let ended = serve_with(&ctx, &config, &ca, port, &serving).await;
         serving.send_replace(false);
         if let Err(error) = ended {

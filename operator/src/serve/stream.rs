@@ -12,10 +12,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 use weft_config::ResourceKey;
+use weft_config::contract::OPERATOR_METADATA;
 use weft_config::wire::v1;
 use weft_config::wire::v1::config_discovery_server::{ConfigDiscovery, ConfigDiscoveryServer};
 use weft_config::wire::v1::proxy_message::Message;
@@ -23,6 +25,7 @@ use weft_config::wire::v1::proxy_message::Message;
 use super::auth;
 use super::ca::Pair;
 use super::metrics::{Metrics, Raised};
+use super::reader::ReaderKeys;
 use crate::publish::{Change, Publisher};
 
 /// The largest message: 10,000 Services fit several times.
@@ -45,13 +48,23 @@ pub struct ConfigServer {
     publisher: Publisher,
     metrics: Arc<Metrics>,
     newcomers: Semaphore,
+    /// Name of this operator's pod.
+    pod: Option<AsciiMetadataValue>,
+    keys: ReaderKeys,
 }
 
 impl ConfigServer {
     /// Serves what `publisher` has to the proxies of `namespace`; asks through `client` who callers are.
     pub fn new(client: kube::Client, namespace: &str, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
         let newcomers = Semaphore::new(NEWCOMERS);
-        Self { client, namespace: namespace.to_owned(), publisher, metrics, newcomers }
+        let keys = ReaderKeys::default();
+        Self { client, namespace: namespace.to_owned(), publisher, metrics, newcomers, pod: None, keys }
+    }
+
+    /// Tells proxies as well that this is `pod`, and the keys with which an operator may read what they hold.
+    #[must_use]
+    pub fn telling(self, pod: &str, keys: ReaderKeys) -> Self {
+        Self { pod: pod.parse().ok(), keys, ..self }
     }
 
     /// Serves on `listener` with the certificate `pair`, until dropped.
@@ -109,6 +122,7 @@ impl ConfigDiscovery for ConfigServer {
             metrics: Arc::clone(&self.metrics),
             incoming,
             outgoing,
+            reader_key: self.keys.of(&hello.node).unwrap_or_default(),
         };
         let first = session.first_change(hello).await?;
         drop(newcomer);
@@ -124,7 +138,12 @@ impl ConfigDiscovery for ConfigServer {
                 tracing::debug!(node = session.node, "stream ended");
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(updates))))
+        let updates: Updates = Box::pin(ReceiverStream::new(updates));
+        let mut response = Response::new(updates);
+        if let Some(pod) = &self.pod {
+            response.metadata_mut().insert(OPERATOR_METADATA, pod.clone());
+        }
+        Ok(response)
     }
 }
 
@@ -150,6 +169,8 @@ struct Session {
     metrics: Arc<Metrics>,
     incoming: Streaming<v1::ProxyMessage>,
     outgoing: mpsc::Sender<Result<v1::Update, Status>>,
+    /// Goes with the first update.
+    reader_key: String,
 }
 
 impl Session {
@@ -193,6 +214,7 @@ impl Session {
             upserts: change.update.upserts.iter().map(v1::Resource::from).collect(),
             removals: change.update.removals.iter().map(v1::ResourceKey::from).collect(),
             digest: change.digest,
+            reader_key: std::mem::take(&mut self.reader_key),
         };
         drop(change.update);
         let metrics = Arc::clone(&self.metrics);

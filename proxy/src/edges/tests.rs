@@ -9,7 +9,7 @@ fn port(edges: &Arc<Edges>, name: &str) -> PortEntry {
         service: id.service.clone(),
         port: 80,
         listen_port: 10_000,
-        description: String::new(),
+        name: "".into(),
         backend: Arc::new(Backend::new(id)),
         split: None,
         restriction: None,

@@ -101,7 +101,7 @@ impl Answer<'_> {
     }
 
     fn text(&self) -> String {
-        let what = self.port.map_or("this port", |port| &port.description);
+        let what = self.port.map_or_else(|| "this port".to_owned(), ToString::to_string);
         format!("weft: {what}: {}", self.reason)
     }
 

@@ -6,6 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,10 @@ struct Bucket {
     full_at: AtomicU64,
 }
 
+fn empty() -> Box<[[Bucket; WAYS]]> {
+    (0..SETS).map(|_| Default::default()).collect()
+}
+
 /// The limiter of one port of a Service.
 #[derive(Debug)]
 pub struct RateLimiter {
@@ -33,7 +38,8 @@ pub struct RateLimiter {
     /// Nanoseconds that fill an empty bucket.
     depth: u64,
     hasher: RandomState,
-    sets: Box<[[Bucket; WAYS]]>,
+    /// Made when the first source comes: most ports of a mesh-wide limit see none on most nodes.
+    sets: OnceLock<Box<[[Bucket; WAYS]]>>,
 }
 
 impl RateLimiter {
@@ -45,7 +51,7 @@ impl RateLimiter {
             interval,
             depth: interval.saturating_mul(limit.burst.max(1).into()),
             hasher: RandomState::new(),
-            sets: (0..SETS).map(|_| Default::default()).collect(),
+            sets: OnceLock::new(),
         }
     }
 
@@ -67,7 +73,7 @@ impl RateLimiter {
 
     fn bucket(&self, source: u64, now: u64) -> &Bucket {
         #[allow(clippy::cast_possible_truncation, reason = "any part of the hash will do")]
-        let set = &self.sets[(source >> 32) as usize % SETS];
+        let set = &self.sets.get_or_init(empty)[(source >> 32) as usize % SETS];
         if let Some(known) = set.iter().find(|bucket| bucket.source.load(Relaxed) == source) {
             return known;
         }

@@ -40,19 +40,25 @@ const DEAD_PEER: TcpKeepalive = TcpKeepalive {
     user_timeout: Duration::from_secs(5),
 };
 
-/// The compiled policy of one HTTP port.
+/// The compiled policy of one HTTP port, with what it counts.
 #[derive(Debug)]
 pub struct HttpPort {
-    policy: HttpPolicy,
-    timeouts: Timeouts,
+    rules: Arc<Rules>,
     /// Refuses requests while the Service fails.
     pub breaker: Option<Arc<Breaker>>,
     /// Refuses requests of callers that send too many.
-    pub rate_limiter: Option<RateLimiter>,
+    pub rate_limiter: Option<Box<RateLimiter>>,
     /// How often a request may be tried.
     pub tries: Limits,
     /// Keeps repeated requests from drowning the Service.
     pub budget: Budget,
+}
+
+/// What follows from what was asked for alone: ports that ask for the same share it.
+#[derive(Debug)]
+pub struct Rules {
+    policy: HttpPolicy,
+    timeouts: Timeouts,
     options: PeerOptions,
     /// The name to ask for; `None`: no TLS.
     server_name: Option<String>,
@@ -60,7 +66,7 @@ pub struct HttpPort {
     group: u64,
 }
 
-impl HttpPort {
+impl Rules {
     /// Compiles what was asked for.
     pub fn new(policy: &HttpPolicy, timeouts: Timeouts) -> Self {
         let mut options = PeerOptions::new();
@@ -95,38 +101,47 @@ impl HttpPort {
                 group = hasher.finish() | 2;
             }
         }
+        Self { policy: policy.clone(), timeouts, options, server_name, group }
+    }
+
+    /// Whether they were made from these.
+    pub fn are_for(&self, policy: &HttpPolicy, timeouts: Timeouts) -> bool {
+        self.policy == *policy && self.timeouts == timeouts
+    }
+}
+
+impl HttpPort {
+    /// A port under these rules.
+    pub fn new(rules: Arc<Rules>) -> Self {
+        let policy = &rules.policy;
         Self {
-            policy: policy.clone(),
-            timeouts,
             breaker: policy.circuit_breaker.as_ref().map(|expression| Arc::new(Breaker::new(expression))),
-            rate_limiter: policy.rate_limit.map(RateLimiter::new),
+            rate_limiter: policy.rate_limit.map(RateLimiter::new).map(Box::new),
             tries: Limits::new(policy.retry_attempts),
             budget: Budget::default(),
-            options,
-            server_name,
-            group,
+            rules,
         }
     }
 
     /// Whether it was made from these.
     pub fn is_for(&self, policy: &HttpPolicy, timeouts: Timeouts) -> bool {
-        self.policy == *policy && self.timeouts == timeouts
+        self.rules.are_for(policy, timeouts)
     }
 
     /// When a request that began at `began` must be over.
     pub fn deadline(&self, began: Instant) -> Option<Instant> {
-        self.timeouts.request.map(|timeout| began + timeout)
+        self.rules.timeouts.request.map(|timeout| began + timeout)
     }
 
     /// How long a connection to an endpoint may take.
     fn connect(&self) -> Duration {
-        self.timeouts.connect.unwrap_or(CONNECT)
+        self.rules.timeouts.connect.unwrap_or(CONNECT)
     }
 
     /// Returns when no connection to `endpoint` is being made that a request could share, or when a request that began at
     /// `began` and has `left` to end should no longer wait for it. True: there was one.
     pub async fn settled(&self, endpoint: &EndpointState, began: Instant, left: Option<Duration>) -> bool {
-        if self.policy.scheme != Scheme::H2c {
+        if self.rules.policy.scheme != Scheme::H2c {
             return false;
         }
         let limit = self.connect().saturating_sub(began.elapsed());
@@ -135,15 +150,16 @@ impl HttpPort {
 
     /// The `endpoint`, for a request that has `left` to end and may ask for an `upgrade`.
     pub fn peer(&self, endpoint: &EndpointState, left: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
-        let tls = self.server_name.is_some();
-        let mut peer = HttpPeer::new(endpoint.address, tls, self.server_name.clone().unwrap_or_default());
-        peer.group_key = self.group;
-        peer.options.clone_from(&self.options);
-        if upgrade && self.policy.scheme != Scheme::H2c {
+        let rules = &*self.rules;
+        let tls = rules.server_name.is_some();
+        let mut peer = HttpPeer::new(endpoint.address, tls, rules.server_name.clone().unwrap_or_default());
+        peer.group_key = rules.group;
+        peer.options.clone_from(&rules.options);
+        if upgrade && rules.policy.scheme != Scheme::H2c {
             let connect = left.unwrap_or(CONNECT).min(self.connect());
             peer.group_key = upgrade::prepare(&mut peer.options, connect);
         }
-        if self.policy.scheme == Scheme::H2c {
+        if rules.policy.scheme == Scheme::H2c {
             let (connecting, limit) = (Arc::clone(endpoint.connecting()), self.connect());
             peer.options.upstream_tcp_sock_tweak_hook = Some(Arc::new(move |_| {
                 connecting.begins(limit);
@@ -184,7 +200,8 @@ mod tests {
     use super::*;
 
     fn port(scheme: Scheme) -> HttpPort {
-        HttpPort::new(&HttpPolicy { scheme, ..HttpPolicy::default() }, Timeouts::default())
+        let policy = HttpPolicy { scheme, ..HttpPolicy::default() };
+        HttpPort::new(Arc::new(Rules::new(&policy, Timeouts::default())))
     }
 
     fn endpoint() -> EndpointState {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use pingora::apps::{HttpServerApp, ReusedHttpStream, ServerApp};
@@ -14,7 +14,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::Carriers;
@@ -71,13 +71,37 @@ pub struct Connections {
     gauge: Gauge,
     /// `true`: answers say `Connection: close`, h2 gets GOAWAY.
     leave: watch::Sender<bool>,
-    /// `true`: dropped where they are.
-    cut: watch::Sender<bool>,
+    /// Dropped where they are.
+    cut: Signal,
+}
+
+/// Is given once. A tenth of the size of a channel: every listener has one.
+#[derive(Debug, Default)]
+struct Signal {
+    given: AtomicBool,
+    waiting: Notify,
+}
+
+impl Signal {
+    fn give(&self) {
+        self.given.store(true, SeqCst);
+        self.waiting.notify_waiters();
+    }
+
+    /// Returns when it is given, or was.
+    async fn given(&self) {
+        let mut notified = std::pin::pin!(self.waiting.notified());
+        // In this order, so that one that is given meanwhile is not missed.
+        notified.as_mut().enable();
+        if !self.given.load(SeqCst) {
+            notified.await;
+        }
+    }
 }
 
 impl Connections {
     pub(super) fn new(total: Arc<AtomicUsize>, gauge: Gauge) -> Self {
-        let (leave, cut) = (watch::Sender::new(false), watch::Sender::new(false));
+        let (leave, cut) = (watch::Sender::new(false), Signal::default());
         Self { count: AtomicUsize::new(0), total, gauge, leave, cut }
     }
 
@@ -88,13 +112,12 @@ impl Connections {
 
     /// Drops every connection.
     pub fn cut(&self) {
-        self.cut.send_replace(true);
+        self.cut.give();
     }
 
     /// Returns when they are dropped where they are.
     pub(super) async fn until_cut(&self) {
-        // The sender lives in self: waiting cannot fail.
-        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
+        self.cut.given().await;
     }
 
     /// How many are open.
@@ -211,5 +234,25 @@ impl Http {
             _ = self.engine.process_new(stream, &told) => {}
             () = goaway => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_reaches_those_who_wait_and_those_who_come_later() {
+        let signal = Signal::default();
+        let mut waiting = Box::pin(signal.given());
+        assert!(pending(&mut waiting).await);
+        signal.give();
+        waiting.await;
+        signal.given().await;
+    }
+
+    /// Whether `future` is not done at its first poll.
+    async fn pending<F: Future<Output = ()> + Unpin>(future: &mut F) -> bool {
+        std::future::poll_fn(|cx| std::task::Poll::Ready(Pin::new(&mut *future).poll(cx).is_pending())).await
     }
 }

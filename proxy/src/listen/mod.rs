@@ -21,7 +21,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weft_config::Traffic;
 
@@ -103,8 +102,6 @@ impl Carriers {
 
 struct Listener {
     transport: Transport,
-    /// `true` ends the accept loop.
-    stop: watch::Sender<bool>,
     connections: Arc<Connections>,
     /// Another hold of the listening socket, for whoever takes it over.
     socket: Option<TcpListener>,
@@ -179,23 +176,21 @@ impl Listeners {
     fn start(&self, port: u16, transport: Transport, socket: Option<TcpListener>) -> io::Result<Listener> {
         let connections =
             Arc::new(Connections::new(Arc::clone(&self.open_connections), self.metrics.connections.clone()));
-        let (stop, stopping) = watch::channel(false);
         let carriers = Arc::clone(&self.carriers);
         let worker = Arc::clone(carriers.workers.at(port));
         // Sockets belong to the runtime they are made in.
         let _in_it = worker.runtime.enter();
         if transport == Transport::Udp {
             let server = udp::Server::new(socket::bind_udp(port)?, port, carriers)?;
-            let accepting = tokio::spawn(server.run(stopping));
-            return Ok(Listener { transport, stop, connections, socket: None, accepting });
+            let accepting = tokio::spawn(server.run());
+            return Ok(Listener { transport, connections, socket: None, accepting });
         }
         let socket = socket.map_or_else(|| socket::bind(port), Ok)?;
         let held = socket.try_clone()?;
         let listener = tokio::net::TcpListener::from_std(socket)?;
         let here = Arc::clone(&worker);
-        let accepting =
-            tokio::spawn(accept(listener, port, here, carriers, Arc::clone(&connections), stopping));
-        Ok(Listener { transport, stop, connections, socket: Some(held), accepting })
+        let accepting = tokio::spawn(accept(listener, port, here, carriers, Arc::clone(&connections)));
+        Ok(Listener { transport, connections, socket: Some(held), accepting })
     }
 
     /// Stops accepting on `port` and tells its connections to leave.
@@ -207,12 +202,9 @@ impl Listeners {
     }
 
     fn leave(state: &mut State, port: u16, listener: Listener) {
-        listener.stop.send_replace(true);
+        // Between accepting a connection and handing it on there is nothing to wait for: none is lost.
+        listener.accepting.abort();
         listener.connections.tell_to_leave();
-        if listener.transport == Transport::Udp {
-            // There is nobody to wait for, and the socket must be free at once.
-            listener.accepting.abort();
-        }
         if listener.connections.count() > 0 {
             let connections = Arc::clone(&listener.connections);
             state.leaving.push((port, listener.connections));
@@ -249,25 +241,21 @@ impl Listeners {
     }
 }
 
-/// Accepts connections, on the worker `here`, until told to stop.
+/// Accepts connections, on the worker `here`, until aborted.
 async fn accept(
     listener: tokio::net::TcpListener,
     port: u16,
     here: Arc<Worker>,
     carriers: Arc<Carriers>,
     connections: Arc<Connections>,
-    mut stop: watch::Receiver<bool>,
 ) {
     loop {
-        let accepted = tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, client) = match accepted {
+        let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(port, %error, "accept");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
+                // Boxed: there are thousands of these loops, and few ever wait here.
+                Box::pin(tokio::time::sleep(ACCEPT_AGAIN)).await;
                 continue;
             }
         };

@@ -79,7 +79,8 @@ impl Collector for PortCollector {
             MetricType::Histogram,
         )?;
         for (port, series) in &*ports {
-            let (sum, n, buckets) = series.metrics.durations.read();
+            let Some(durations) = series.metrics.durations() else { continue };
+            let (sum, n, buckets) = durations.read();
             if n > 0 {
                 let labels = Labels { port, more: &[] };
                 metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, n, &buckets, None)?;

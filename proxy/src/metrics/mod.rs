@@ -72,6 +72,8 @@ pub struct Metrics {
     pub snapshot_failures: Counter,
     /// Seconds since the epoch at which the configuration last changed.
     pub last_update: Gauge<f64, AtomicU64>,
+    /// Seconds from the start of this process until a full configuration was in force.
+    pub start: Gauge<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -89,6 +91,7 @@ impl Default for Metrics {
             updates: Counter::default(),
             snapshot_failures: Counter::default(),
             last_update: Gauge::default(),
+            start: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -117,6 +120,12 @@ impl Metrics {
             "When the configuration last changed, since the epoch",
             Unit::Seconds,
             self.last_update.clone(),
+        );
+        r.register_with_unit(
+            "start",
+            "From the start of this process until a full configuration was in force",
+            Unit::Seconds,
+            self.start.clone(),
         );
     }
 

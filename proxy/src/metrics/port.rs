@@ -1,5 +1,6 @@
 //! The series of one port of a Service. Made when the port is; a request only adds, and takes no lock.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -80,11 +81,18 @@ impl Durations {
     }
 }
 
+/// What became of requests.
+#[derive(Debug, Default)]
+struct Answers {
+    requests: [[Count; CLASSES.len()]; METHODS.len()],
+    durations: Durations,
+}
+
 /// The series of one port of a Service.
 #[derive(Debug, Default)]
 pub struct PortMetrics {
-    requests: [[Count; CLASSES.len()]; METHODS.len()],
-    pub(super) durations: Durations,
+    /// Made with the first request: of thousands of ports a node talks to few.
+    answers: OnceLock<Box<Answers>>,
     /// Requests and TCP connections that failed by our own account: not what a policy refuses, nor what an endpoint answers.
     pub failures: Count,
     /// Requests sent again, and TCP connections tried again.
@@ -128,18 +136,26 @@ impl PortMetrics {
             Method::OPTIONS => 6,
             _ => 7,
         };
-        self.requests[method][usize::from(status / 100).min(5)].inc();
-        self.durations.observe(duration);
+        let answers = self.answers.get_or_init(Box::default);
+        answers.requests[method][usize::from(status / 100).min(5)].inc();
+        answers.durations.observe(duration);
+    }
+
+    /// How long requests took; `None`: there was none.
+    pub(super) fn durations(&self) -> Option<&Durations> {
+        self.answers.get().map(|answers| &answers.durations)
     }
 
     /// HTTP requests and TCP connections so far.
     pub(super) fn total(&self) -> u64 {
-        self.durations.buckets.iter().chain([&self.tcp_connections]).map(Count::get).sum()
+        let buckets = self.durations().into_iter().flat_map(|durations| &durations.buckets);
+        buckets.chain([&self.tcp_connections]).map(Count::get).sum()
     }
 
     /// Requests so far, by method and class; only those there were.
     pub(super) fn requests(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-        let rows = METHODS.into_iter().zip(&self.requests);
+        let answers = self.answers.get().into_iter();
+        let rows = answers.flat_map(|answers| METHODS.into_iter().zip(&answers.requests));
         let cells = rows.flat_map(|(method, row)| {
             CLASSES.into_iter().zip(row).map(move |(class, count)| (method, class, count))
         });

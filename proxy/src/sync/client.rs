@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use weft_config::contract::OPERATOR_METADATA;
 use weft_config::wire::v1::config_discovery_client::ConfigDiscoveryClient;
 use weft_config::wire::v1::{ProxyMessage, proxy_message::Message};
 
@@ -57,7 +58,10 @@ pub(super) async fn follow(sync: &mut Sync, operator: &Operator) -> Result<(), S
     send(&answers, Message::Hello(hello)).await?;
     let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
     request.metadata_mut().insert("authorization", bearer);
-    let mut updates = client.stream(request).await?.into_inner();
+    let response = client.stream(request).await?;
+    let pod = response.metadata().get(OPERATOR_METADATA).and_then(|pod| pod.to_str().ok());
+    pod.unwrap_or_default().clone_into(&mut sync.operator);
+    let mut updates = response.into_inner();
     tracing::info!(url = operator.url, "connected to the operator");
     sync.metrics.connected.set(1);
     sync.publish_status(true);

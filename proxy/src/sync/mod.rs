@@ -11,15 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
+use weft_config::show::hexadecimal;
 use weft_config::status::{ProxyStatus, Rejection};
 use weft_config::wire::{DecodeError, v1};
 use weft_config::{Entry, ResourceKey, Update, snapshot};
 
-use crate::listen::Listeners;
 use crate::metrics::Metrics;
 use crate::tables::apply::Applier;
+use crate::tables::held;
 use saver::Saver;
 
 /// Where the operator is and how to prove ourselves to it.
@@ -44,7 +45,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Keeps the tables in step with the operator.
 pub struct Sync {
     applier: Applier,
-    listeners: Arc<Listeners>,
     metrics: Arc<Metrics>,
     saver: Saver,
     status: Arc<ArcSwap<ProxyStatus>>,
@@ -56,6 +56,11 @@ pub struct Sync {
     /// Resources of kinds this version does not know, by kind and name, and what was said of them. They are part of the
     /// operator's digest, so without them every later Update would look like drift.
     not_understood: BTreeMap<(i32, String), String>,
+    reader_key: Arc<ArcSwapOption<String>>,
+    /// The operator's pod at the other end of the stream.
+    operator: String,
+    /// When the configuration last changed, in seconds since the epoch.
+    changed: u64,
 }
 
 /// What others may see of it.
@@ -65,27 +70,32 @@ pub struct SyncView {
     pub status: Arc<ArcSwap<ProxyStatus>>,
     /// Becomes `true` when a full configuration is in force, and stays so.
     pub complete: watch::Receiver<bool>,
+    /// What is held.
+    pub held: held::Shared,
+    /// What those must show who want to read what is held; nobody may before an operator has told it.
+    pub reader_key: Arc<ArcSwapOption<String>>,
 }
 
 impl Sync {
     /// Starts from the snapshot below `directory`, if there is a good one.
-    pub fn new(
-        applier: Applier,
-        listeners: Arc<Listeners>,
-        metrics: Arc<Metrics>,
-        directory: &Path,
-    ) -> (Self, SyncView) {
+    pub fn new(applier: Applier, metrics: Arc<Metrics>, directory: &Path) -> (Self, SyncView) {
         let path = directory.join("config");
         let (complete, complete_view) = watch::channel(false);
         let status = Arc::new(ArcSwap::default());
-        let view = SyncView { status: Arc::clone(&status), complete: complete_view };
-        let saver = Saver::start(path.clone(), metrics.snapshot_failures.clone());
+        let (held, reader_key) = (Arc::clone(applier.held()), Arc::<ArcSwapOption<String>>::default());
+        let view = SyncView {
+            status: Arc::clone(&status),
+            complete: complete_view,
+            held: Arc::clone(&held),
+            reader_key: Arc::clone(&reader_key),
+        };
+        let saver = Saver::start(path.clone(), held, metrics.snapshot_failures.clone());
         // Where nobody knows how old it is, nobody in it is believed.
         let mut age = Duration::MAX;
         let (forget_held, whole, not_understood) = Default::default();
+        let (operator, changed) = Default::default();
         let mut sync = Self {
             applier,
-            listeners,
             metrics,
             saver,
             status,
@@ -93,6 +103,9 @@ impl Sync {
             forget_held,
             whole,
             not_understood,
+            reader_key,
+            operator,
+            changed,
         };
         match snapshot::read(&path) {
             Ok(Some(set)) => {
@@ -139,8 +152,11 @@ impl Sync {
     /// The first message of a stream.
     fn hello(&mut self, operator: &Operator) -> v1::Hello {
         let forget = std::mem::take(&mut self.forget_held);
-        let held = self.applier.held().hashes().filter(|_| !forget);
-        let held: Vec<_> = held.map(|(key, hash)| v1::Held { key: Some(key.into()), hash }).collect();
+        let held: Vec<_> = {
+            let held = self.applier.held().lock();
+            let held = held.hashes().filter(|_| !forget);
+            held.map(|(key, hash)| v1::Held { key: Some(key.into()), hash }).collect()
+        };
         self.whole = held.is_empty();
         // They are not held, so whoever knows them sends them again.
         self.not_understood.clear();
@@ -176,7 +192,7 @@ impl Sync {
             .map(|(key, reason)| v1::Rejection { key: Some(key), reason: reason.clone() })
             .collect();
 
-        let digest = self.applier.held().digest();
+        let digest = self.applier.held().lock().digest();
         if rejections.is_empty() && digest != message.digest {
             self.forget_held = true;
             return Err(Drift);
@@ -184,8 +200,12 @@ impl Sync {
         self.metrics.updates.inc();
         if let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
             self.metrics.last_update.set(now.as_secs_f64());
+            self.changed = now.as_secs();
         }
-        self.saver.save(self.applier.held().clone());
+        if !message.reader_key.is_empty() {
+            self.reader_key.store(Some(Arc::new(message.reader_key.clone())));
+        }
+        self.saver.save();
         self.publish_status(true);
         self.complete.send_replace(true);
         Ok(v1::Ack { version: message.version, rejections, digest })
@@ -206,7 +226,8 @@ impl Sync {
         }
         if std::mem::take(&mut self.whole) {
             let named: BTreeSet<_> = message.upserts.iter().filter_map(named).collect();
-            removals.extend(self.applier.held().hashes().map(|(key, _)| key).filter(|key| !named.contains(key)).cloned());
+            let held = self.applier.held().lock();
+            removals.extend(held.hashes().map(|(key, _)| key).filter(|key| !named.contains(key)).cloned());
         }
         removals
     }
@@ -230,14 +251,22 @@ impl Sync {
     fn publish_status(&self, connected: bool) {
         let refused = self.applier.rejections().iter().map(|(key, reason)| (key.to_string(), reason));
         let unknown = self.not_understood.iter().map(|((_, name), reason)| (name.clone(), reason));
+        let (digest, resources) = {
+            let held = self.applier.held().lock();
+            (hexadecimal(held.digest()), held.len())
+        };
         self.status.store(Arc::new(ProxyStatus {
-            digest: format!("{:016x}", self.applier.held().digest()),
-            listen_ports: self.listeners.held_ports(),
+            digest,
             rejections: refused
                 .chain(unknown)
                 .map(|(resource, reason)| Rejection { resource, reason: reason.clone() })
                 .collect(),
             connected,
+            operator: if connected { self.operator.clone() } else { String::new() },
+            changed: self.changed,
+            resources,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            // The rest is added when somebody asks: it may change without an update, and listen ports can be many.
             ..ProxyStatus::default()
         }));
     }

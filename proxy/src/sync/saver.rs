@@ -2,44 +2,48 @@
 //! the time of what is written, so that a proxy that starts without one knows how old that is.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
-use weft_config::{ResourceSet, snapshot};
+use weft_config::snapshot;
+
+use crate::tables::held;
 
 /// Changes that come within this time are written once.
 const GATHER: Duration = Duration::from_millis(100);
+/// Where changes come all the time, the pause before a write is so many times what the last one took: a large configuration
+/// is not written more often than a twentieth of one core can.
+const PAUSE: u32 = 20;
+/// But it is not older than this: the last write may have taken long for other reasons.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often the time is moved on. A proxy that starts without an operator takes what it has for so much older.
 const CONFIRM: Duration = Duration::from_secs(10);
 
 /// What is to be in the file.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Wanted {
-    /// Counts the configurations.
+    /// Counts the configurations; the latest is what is held.
     number: u64,
-    set: Option<ResourceSet>,
     /// Whether an operator is there that says the same.
     in_step: bool,
 }
 
-/// Hands configurations to the writing task.
+/// Tells the writing task what changed.
 pub(super) struct Saver(watch::Sender<Wanted>);
 
 impl Saver {
     /// Starts the task. It ends with the `Saver`. Failures are counted and logged once until the next success: a proxy
     /// without a writable directory works, it only cannot start without an operator.
-    pub(super) fn start(path: PathBuf, failures: Counter) -> Self {
+    pub(super) fn start(path: PathBuf, held: held::Shared, failures: Counter) -> Self {
         let (sender, wanted) = watch::channel(Wanted::default());
-        tokio::spawn(keep(path, failures, wanted));
+        tokio::spawn(keep(path, held, failures, wanted));
         Self(sender)
     }
 
-    /// This is the configuration now, and an operator is there that says so.
-    pub(super) fn save(&self, set: ResourceSet) {
-        self.0.send_modify(|wanted| {
-            *wanted = Wanted { number: wanted.number + 1, set: Some(set), in_step: true };
-        });
+    /// What is held has changed, and an operator is there that says so.
+    pub(super) fn save(&self) {
+        self.0.send_modify(|wanted| *wanted = Wanted { number: wanted.number + 1, in_step: true });
     }
 
     /// No operator is there any more.
@@ -48,10 +52,11 @@ impl Saver {
     }
 }
 
-async fn keep(path: PathBuf, failures: Counter, mut wanted: watch::Receiver<Wanted>) {
+async fn keep(path: PathBuf, held: held::Shared, failures: Counter, mut wanted: watch::Receiver<Wanted>) {
     // Which configuration is in the file.
     let mut written = 0;
     let mut failing = false;
+    let mut pause = GATHER;
     loop {
         let confirming = {
             let wanted = wanted.borrow();
@@ -62,24 +67,28 @@ async fn keep(path: PathBuf, failures: Counter, mut wanted: watch::Receiver<Want
                 if changed.is_err() {
                     return;
                 }
-                tokio::time::sleep(GATHER).await;
+                tokio::time::sleep(pause).await;
             }
             () = tokio::time::sleep(CONFIRM), if confirming => {}
         }
-        let (number, set) = {
-            let wanted = wanted.borrow_and_update();
-            let unwritten = wanted.number != written;
-            if !unwritten && !wanted.in_step {
-                continue;
-            }
-            (wanted.number, wanted.set.clone().filter(|_| unwritten))
-        };
+        let Wanted { number, in_step } = *wanted.borrow_and_update();
+        let unwritten = number != written;
+        if !unwritten && !in_step {
+            continue;
+        }
+        // Here, where no update can be half applied: the task that applies them runs on the same thread.
+        let resources = unwritten.then(|| held.lock().encoded());
         let path = path.clone();
-        let done = tokio::task::spawn_blocking(move || match set {
-            Some(set) => snapshot::write(&path, &set),
+        let began = Instant::now();
+        let done = tokio::task::spawn_blocking(move || match resources {
+            Some(resources) => snapshot::write_encoded(&path, resources.iter()),
             None => snapshot::confirm(&path),
         });
-        match done.await {
+        let done = done.await;
+        if unwritten {
+            pause = (began.elapsed() * PAUSE).clamp(GATHER, LONGEST_PAUSE);
+        }
+        match done {
             Ok(Ok(())) => (written, failing) = (number, false),
             Ok(Err(error)) => {
                 failures.inc();

@@ -1,21 +1,21 @@
 //! Applies updates: resources to table entries, backends and listeners. One task owns the [`Applier`]; a change costs what
 //! it changes, not what there is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use weft_config::model::EndpointsId;
 use weft_config::wire::v1;
 use weft_config::{
-    Access, Endpoints, Entry, HttpPolicy, Identity, Port, Resource, ResourceKey, ResourceSet, Restriction,
-    Service, ServiceId, Traffic, Update,
+    Access, Endpoints, Entry, HttpPolicy, Identity, Port, Resource, ResourceKey, Restriction, Service,
+    ServiceId, Timeouts, Traffic, Update,
 };
 
-use super::{Backend, PortEntry, PortTraffic, Tables};
+use super::{Backend, PortEntry, PortTraffic, Tables, held};
 use crate::access::Accounts;
 use crate::balance::EndpointList;
 use crate::balance::split::{Share, Split};
-use crate::http::upstream::HttpPort;
+use crate::http::upstream::{HttpPort, Rules};
 use crate::listen::{Listeners, Transport};
 use crate::metrics::Metrics;
 
@@ -24,7 +24,9 @@ pub struct Applier {
     tables: Arc<Tables>,
     listeners: Arc<Listeners>,
     metrics: Arc<Metrics>,
-    held: ResourceSet,
+    held: held::Shared,
+    /// The latest that were compiled: most ports ask for the same as others do.
+    rules: VecDeque<Arc<Rules>>,
     backends: HashMap<EndpointsId, Arc<Backend>>,
     /// Resources refused in their latest form, and why.
     rejections: BTreeMap<ResourceKey, String>,
@@ -33,12 +35,12 @@ pub struct Applier {
 impl Applier {
     /// Holds nothing yet.
     pub fn new(tables: Arc<Tables>, listeners: Arc<Listeners>, metrics: Arc<Metrics>) -> Self {
-        let (held, backends, rejections) = Default::default();
-        Self { tables, listeners, metrics, held, backends, rejections }
+        let (held, rules, backends, rejections) = Default::default();
+        Self { tables, listeners, metrics, held, rules, backends, rejections }
     }
 
     /// What is held.
-    pub fn held(&self) -> &ResourceSet {
+    pub fn held(&self) -> &held::Shared {
         &self.held
     }
 
@@ -80,7 +82,7 @@ impl Applier {
         for key in people {
             self.remove(key);
         }
-        self.metrics.resources.set(i64::try_from(self.held.len()).unwrap_or(i64::MAX));
+        self.metrics.resources.set(i64::try_from(self.held.lock().len()).unwrap_or(i64::MAX));
         self.metrics.rejected.set(i64::try_from(self.rejections.len()).unwrap_or(i64::MAX));
     }
 
@@ -93,7 +95,7 @@ impl Applier {
             ResourceKey::Service(_) | ResourceKey::Endpoints(_) => {}
         }
         if is_of_access(&key) {
-            self.held.remove(&key);
+            self.held.lock().remove(&key);
         }
         self.rejections.insert(key, reason);
     }
@@ -116,7 +118,7 @@ impl Applier {
         match applied {
             Ok(()) => {
                 self.rejections.remove(&key);
-                self.held.insert(entry.clone());
+                self.held.lock().insert(entry);
             }
             Err(reason) => {
                 tracing::warn!(resource = %key, reason, "refused");
@@ -169,7 +171,7 @@ impl Applier {
             let taken = self.tables.port(port.listen_port);
             if let Some(other) = taken.as_ref().filter(|entry| entry.service != service.id) {
                 self.unbind(&bound);
-                return Err(format!("listen port {} belongs to {}", port.listen_port, other.description));
+                return Err(format!("listen port {} belongs to {}", port.listen_port, &**other));
             }
             let transport = Transport::of(&port.traffic);
             if ours {
@@ -212,7 +214,6 @@ impl Applier {
     }
 
     fn entry(&mut self, service: &ServiceId, port: &Port) -> Arc<PortEntry> {
-        let named = if port.name.is_empty() { String::new() } else { format!(" ({})", port.name) };
         let traffic = match &port.traffic {
             Traffic::Http(policy) => PortTraffic::Http(self.http(port, policy)),
             Traffic::Tcp => PortTraffic::Tcp,
@@ -226,7 +227,7 @@ impl Applier {
             service: service.clone(),
             port: port.port,
             listen_port: port.listen_port,
-            description: format!("Service {service} port {}{named}", port.port),
+            name: port.name.as_str().into(),
             // Made empty when its endpoints have not come: it answers 503 until they do.
             backend: self.backend(&port.endpoints),
             split: port.split.as_ref().map(|split| self.split(split)),
@@ -253,13 +254,23 @@ impl Applier {
     }
 
     /// The compiled policy; the one there is when it was made from the same.
-    fn http(&self, port: &Port, policy: &HttpPolicy) -> Arc<HttpPort> {
+    fn http(&mut self, port: &Port, policy: &HttpPolicy) -> Arc<HttpPort> {
         let before = self.tables.port(port.listen_port);
         let before = before.as_ref().and_then(|entry| entry.http());
         match before.filter(|http| http.is_for(policy, port.timeouts)) {
             Some(same) => Arc::clone(same),
-            None => Arc::new(HttpPort::new(policy, port.timeouts)),
+            None => Arc::new(HttpPort::new(self.rules(policy, port.timeouts))),
         }
+    }
+
+    fn rules(&mut self, policy: &HttpPolicy, timeouts: Timeouts) -> Arc<Rules> {
+        if let Some(same) = self.rules.iter().find(|rules| rules.are_for(policy, timeouts)) {
+            return Arc::clone(same);
+        }
+        let new = Arc::new(Rules::new(policy, timeouts));
+        self.rules.truncate(RULES_KEPT - 1);
+        self.rules.push_front(Arc::clone(&new));
+        new
     }
 
     fn remove(&mut self, key: &ResourceKey) {
@@ -285,12 +296,13 @@ impl Applier {
             ResourceKey::Identity(_) => {}
             ResourceKey::Access(id) => self.tables.accounts.set_access(id, &Access::default()),
         }
-        self.held.remove(key);
+        self.held.lock().remove(key);
     }
 
     fn held_ports(&self, id: &ServiceId) -> Vec<Port> {
-        match self.held.get(&ResourceKey::Service(id.clone())).map(|entry| &*entry.resource) {
-            Some(Resource::Service(service)) => service.ports.clone(),
+        let held = self.held.lock().get(&ResourceKey::Service(id.clone()));
+        match held.map(|entry| Arc::unwrap_or_clone(entry.resource)) {
+            Some(Resource::Service(service)) => service.ports,
             _ => Vec::new(),
         }
     }
@@ -306,6 +318,9 @@ impl Applier {
         }
     }
 }
+
+/// How many compiled policies are kept for others that ask for the same.
+const RULES_KEPT: usize = 8;
 
 /// Nobody runs as it.
 const NOBODY: &Identity = &Identity { addresses: Vec::new() };

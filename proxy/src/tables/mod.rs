@@ -1,10 +1,13 @@
 //! What a request needs to know, compiled from resources: the local port it arrived on leads straight to it.
 //!
 //! One slot per port number, each swapped whole; a change of endpoints swaps only the list behind its backend. Requests
-//! take no lock and look nothing up by name. How resources become entries is in [`apply`].
+//! take no lock and look nothing up by name. How resources become entries is in [`apply`], what
+//! is held in which form in [`held`].
 
 pub mod apply;
+pub mod held;
 
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -43,8 +46,8 @@ pub struct PortEntry {
     pub port: u16,
     /// The local port.
     pub listen_port: u16,
-    /// For error texts: `Service shop/cart port 80 (http)`.
-    pub description: String,
+    /// The port's name; empty when the Service does not name it.
+    pub name: Box<str>,
     /// Where its requests go.
     pub backend: Arc<Backend>,
     /// How they are divided among others instead.
@@ -79,6 +82,14 @@ pub struct Route<'a> {
     pub backend: &'a Arc<Backend>,
     /// Chosen by this.
     pub split: Option<&'a Split>,
+}
+
+/// For error texts: `Service shop/cart port 80 (http)`.
+impl fmt::Display for PortEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Service {} port {}", self.service, self.port)?;
+        if self.name.is_empty() { Ok(()) } else { write!(f, " ({})", self.name) }
+    }
 }
 
 impl PortEntry {

@@ -80,14 +80,13 @@ impl Server {
         })
     }
 
-    /// Until told to stop.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    /// Until aborted.
+    pub async fn run(mut self) {
         let mut buffer = vec![0; LARGEST].into_boxed_slice();
         let mut sweep = interval(Duration::from_secs(5));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
                 _ = sweep.tick() => self.sweep(),
                 ready = self.socket.readable() => {
                     if let Err(error) = ready {

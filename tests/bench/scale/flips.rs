@@ -1,0 +1,101 @@
+//! Changes that are seen by traffic: a Service leads to one server or to the other, and a client on every node asks it all
+//! the time through the mesh. As in `propagation`.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use weft_tests::Result;
+use weft_tests::cluster::Cluster;
+use weft_tests::probe::{Probe, now_us};
+use weft_tests::traffic::reaches;
+use weft_tests::wait::seconds;
+use weft_tests::workloads::{self, Server};
+
+use super::figures::millis;
+
+const NS: &str = "bench-scale-flip";
+
+pub(crate) struct Flips {
+    cluster: Cluster,
+    /// Names and addresses of the servers.
+    servers: Vec<(String, String)>,
+    probes: Vec<Probe>,
+    turn: usize,
+}
+
+impl Flips {
+    pub(crate) async fn start(cluster: &Cluster) -> Result<Self> {
+        workloads::namespace(cluster, NS).await?;
+        Server::new("server", 2).deploy(cluster, NS).await?;
+        let service =
+            json!({"metadata": {"name": "flip"}, "spec": {"ports": [{"name": "http", "port": 80}]}});
+        cluster.api::<Service>(NS).create(&PostParams::default(), &serde_json::from_value(service)?).await?;
+        let pods = cluster.api::<Pod>(NS).list(&ListParams::default().labels("app=server")).await?;
+        let address = |pod: &Pod| {
+            let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+            Ok((pod.name_any(), address.ok_or("a server without an address")?))
+        };
+        let servers = pods.iter().map(address).collect::<Result<Vec<_>>>()?;
+        let slice = json!({
+            "metadata": {"name": "flip", "labels": {"kubernetes.io/service-name": "flip"}},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": endpoints(&servers[0].1),
+        });
+        cluster
+            .api::<EndpointSlice>(NS)
+            .create(&PostParams::default(), &serde_json::from_value(slice)?)
+            .await?;
+        let url = format!("http://flip.{NS}.weft.mesh/");
+        let mut probes = Vec::new();
+        for client in &workloads::clients(cluster, NS).await? {
+            reaches(cluster, client, &url, "server", seconds(60)).await?;
+            probes.push(Probe::start(cluster, client, &url).await?);
+        }
+        Ok(Self { cluster: cluster.clone(), servers, probes, turn: 0 })
+    }
+
+    /// Times `count` changes, in milliseconds from just before the write is sent to the first answer of the last client; each
+    /// `pause` after the one before.
+    pub(crate) async fn time(&mut self, count: usize, pause: Duration) -> Result<Vec<f64>> {
+        let slices = self.cluster.api::<EndpointSlice>(NS);
+        let mut took = Vec::with_capacity(count);
+        let mut every = tokio::time::interval(pause.max(Duration::from_millis(1)));
+        for _ in 0..count {
+            every.tick().await;
+            self.turn += 1;
+            let (pod, address) = &self.servers[self.turn % 2];
+            let began = now_us()?;
+            let patch = Patch::Merge(json!({"endpoints": endpoints(address)}));
+            slices.patch("flip", &PatchParams::default(), &patch).await?;
+            let mut last = began;
+            for probe in &self.probes {
+                let seen = probe.sees(pod, began, seconds(60), |change| change.pod() == Some(pod)).await?;
+                last = last.max(seen.answered_us);
+            }
+            took.push(millis(last - began));
+        }
+        Ok(took)
+    }
+
+    pub(crate) async fn end(self) -> Result {
+        for probe in self.probes {
+            probe.stop().await?;
+        }
+        workloads::remove_namespace(&self.cluster, NS).await
+    }
+}
+
+fn endpoints(address: &str) -> Value {
+    json!([{"addresses": [address], "conditions": {"ready": true}}])
+}
+
+/// The smallest that so many per cent do not exceed.
+pub(crate) fn percentile(millis: &mut [f64], percent: usize) -> f64 {
+    millis.sort_unstable_by(f64::total_cmp);
+    millis[(millis.len() * percent).div_ceil(100).max(1) - 1]
+}
