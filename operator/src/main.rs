@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
+use weft_crds::MeshConfig;
 use weft_operator::apply::Writer;
 use weft_operator::args::{Args, CleanupArgs, Command, LogFormat, RunArgs};
 use weft_operator::cleanup::{self, Cleanup};
@@ -22,7 +23,6 @@ use weft_operator::lease::{self, Fence};
 use weft_operator::publish::Publisher;
 use weft_operator::serve::admin::Admin;
 use weft_operator::serve::debug::Debug;
-use weft_crds::MeshConfig;
 use weft_operator::serve::metrics::Metrics;
 use weft_operator::{client, reconcile, serve};
 
@@ -110,7 +110,8 @@ async fn run(client: Client, writing: Client, namespace: String, args: RunArgs) 
     let election = {
         let (client, stopping) = (ctx.client.clone(), stopping.clone());
         tokio::spawn(async move {
-            lease::take_part(client, &namespace, lease::NAME, &args.pod_name, fence, leading_set, stopping).await;
+            lease::take_part(client, &namespace, lease::NAME, &args.pod_name, fence, leading_set, stopping)
+                .await;
         })
     };
 
