@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use crate::client::UNACKNOWLEDGED;
 use crate::lease::{Fence, WRITE};
-pub use seen::Seen;
 use seen::Key;
+pub use seen::Seen;
 
 /// The name our fields are owned under.
 pub const FIELD_MANAGER: &str = "weft-operator";
@@ -36,7 +36,9 @@ pub enum WriteError {
     #[error("not writing {0}: this replica does not lead")]
     NotLeader(String),
     /// It is somebody else's.
-    #[error("{0} is there already and was not made by Weft, so it is left alone: delete it or give it another name")]
+    #[error(
+        "{0} is there already and was not made by Weft, so it is left alone: delete it or give it another name"
+    )]
     Foreign(String),
     /// Nobody knows whether it was written; the next look tells.
     #[error("{0}: the API server did not answer in time")]
@@ -119,7 +121,11 @@ impl Writer {
     /// The object, from what is seen of it or else asked for.
     pub async fn read<K>(&self, namespace: &str, name: &str) -> kube::Result<Option<K>>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
     {
         self.read_by(&self.api::<K>(namespace), namespace, name).await
     }
@@ -127,7 +133,11 @@ impl Writer {
     /// [`Writer::read`] for what lies in no namespace.
     pub async fn read_cluster_wide<K>(&self, name: &str) -> kube::Result<Option<K>>
     where
-        K: Resource<Scope = ClusterResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
     {
         self.read_by(&Api::<K>::all(self.client.clone()), "", name).await
     }
@@ -473,12 +483,12 @@ mod tests {
     fn only_what_we_applied_or_what_belongs_to_a_mesh_is_ours() {
         let ours = |metadata: Value| made_by_us(&serde_json::from_value(metadata).unwrap());
         let owner = |version: &str, kind: &str| json!({"ownerReferences": [{"apiVersion": version, "kind": kind, "name": "n", "uid": "u"}]});
-        let manager =
-            |name: &str, operation: &str| json!({"managedFields": [{"manager": name, "operation": operation}]});
+        let manager = |name: &str, operation: &str| json!({"managedFields": [{"manager": name, "operation": operation}]});
         assert!(ours(owner("weft.mesh/v1alpha1", "MeshConfig")) && ours(manager(FIELD_MANAGER, "Apply")));
         assert!(!ours(owner("apps/v1", "Deployment")) && !ours(owner("other.mesh/v1", "MeshConfig")));
         assert!(!ours(manager("kubectl", "Apply")) && !ours(manager(FIELD_MANAGER, "Update")));
-        let labels = json!({"labels": {"app.kubernetes.io/managed-by": "weft-operator", "weft.mesh/shadow": "true"}});
+        let labels =
+            json!({"labels": {"app.kubernetes.io/managed-by": "weft-operator", "weft.mesh/shadow": "true"}});
         assert!(!ours(labels), "anybody may put labels on");
     }
 

@@ -212,7 +212,11 @@ impl<'a> Candidate<'a> {
             return;
         }
         if let Err(why) = self.hand_over().await {
-            tracing::warn!(lease = self.name, why, "the lease could not be given back; it runs out by itself");
+            tracing::warn!(
+                lease = self.name,
+                why,
+                "the lease could not be given back; it runs out by itself"
+            );
         }
     }
 

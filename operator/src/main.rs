@@ -124,7 +124,8 @@ async fn run(namespace: String, args: RunArgs, began: Instant) -> Result<(), Fai
     let election = {
         let (client, stopping) = (ctx.client.clone(), stopping.clone());
         tokio::spawn(async move {
-            lease::take_part(client, &namespace, lease::NAME, &args.pod_name, fence, leading_set, stopping).await;
+            lease::take_part(client, &namespace, lease::NAME, &args.pod_name, fence, leading_set, stopping)
+                .await;
         })
     };
 

@@ -104,13 +104,15 @@ impl Outcome {
         for step in &self.steps {
             faults.entry(&step.fault).or_default().push(step.recovered_s);
         }
-        let mut text = "| fault | times | recovered after, s: median | worst |\n|---|---|---|---|\n".to_owned();
+        let mut text =
+            "| fault | times | recovered after, s: median | worst |\n|---|---|---|---|\n".to_owned();
         for (fault, mut times) in faults {
             times.sort_by(f64::total_cmp);
             let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
             text += &format!("| {fault} | {} | {median:.1} | {worst:.1} |\n", times.len());
         }
-        let outages: Vec<_> = self.outages.iter().map(|outage| format!("{:.0} ms on {}", outage.ms, outage.node)).collect();
+        let outages: Vec<_> =
+            self.outages.iter().map(|outage| format!("{:.0} ms on {}", outage.ms, outage.node)).collect();
         text + &format!(
             "\nseed {}; plain names: {} requests, {} failed; mesh names: {} requests, {} failed, outages: {}; {} writes of operators, {} out of turn\n",
             self.seed,
@@ -144,8 +146,14 @@ pub async fn run(stage: &Stage, embedded: &Embedded, options: Options) -> Result
     let mut loads = Vec::new();
     let mut probes = Vec::new();
     for node in &cluster.nodes {
-        loads.push(LoadInAPod::start(stage, &format!("load-{node}"), node, &stage.url("beta", "/"), "beta", 10).await?);
-        probes.push((node, ProbeInAPod::start(stage, &format!("probe-{node}"), node, &stage.url("alpha", "/")).await?));
+        loads.push(
+            LoadInAPod::start(stage, &format!("load-{node}"), node, &stage.url("beta", "/"), "beta", 10)
+                .await?,
+        );
+        probes.push((
+            node,
+            ProbeInAPod::start(stage, &format!("probe-{node}"), node, &stage.url("alpha", "/")).await?,
+        ));
     }
     let steps = strike_all(stage, embedded, options).await?;
 
@@ -179,7 +187,10 @@ async fn strike_all(stage: &Stage, embedded: &Embedded, options: Options) -> Res
             let (before, after) = (rng.usize(..Coming::AT_MOST), rng.usize(..Coming::AT_MOST));
             coming.or_going(stage, before).await?;
             let (at, from_us) = (began.elapsed(), now_us()?);
-            fault.strike(cluster, embedded, &node).await.map_err(|error| format!("{fault:?} on {node}: {error}"))?;
+            fault
+                .strike(cluster, embedded, &node)
+                .await
+                .map_err(|error| format!("{fault:?} on {node}: {error}"))?;
             let over = Instant::now();
             coming.or_going(stage, after).await?;
             invariants::hold(stage, &APPS, RECOVERY)
@@ -247,7 +258,10 @@ pub(crate) fn outages_of(node: &str, changes: &[Change], steps: &[Step]) -> Vec<
         let over = changes[at + 1..].iter().find(|later| later.error().is_none());
         let until = over.map_or(change.answered_us, |later| later.answered_us);
         let explains = |step: &&Step| {
-            !step.spares_traffic && step.node == node && step.from_us <= change.answered_us && change.sent_us <= step.until_us
+            !step.spares_traffic
+                && step.node == node
+                && step.from_us <= change.answered_us
+                && change.sent_us <= step.until_us
         };
         let during = steps.iter().find(explains).map(|step| step.fault.clone());
         #[allow(clippy::cast_precision_loss, reason = "milliseconds")]
@@ -265,7 +279,15 @@ mod tests {
     fn step(fault: Fault, node: &str, from_us: u64, until_us: u64) -> Step {
         let (at_s, recovered_s) = (0.0, 0.0);
         let spares_traffic = !fault.may_disturb_traffic();
-        Step { fault: format!("{fault:?}"), node: node.into(), at_s, recovered_s, spares_traffic, from_us, until_us }
+        Step {
+            fault: format!("{fault:?}"),
+            node: node.into(),
+            at_s,
+            recovered_s,
+            spares_traffic,
+            from_us,
+            until_us,
+        }
     }
 
     #[test]

@@ -26,15 +26,19 @@ impl Embedded {
         daemons: &[&str],
         body: impl Future<Output = Result>,
     ) -> Result {
-        let each = |command: &str| -> String { daemons.iter().map(|name| command.replace('@', name)).collect() };
+        let each =
+            |command: &str| -> String { daemons.iter().map(|name| command.replace('@', name)).collect() };
         // One that has ended by itself is away as well.
-        let away =
-            format!("mkdir -p /run/held; {}", each("touch /run/held/@; kill -KILL $(cat /run/@.pid) || true; "));
+        let away = format!(
+            "mkdir -p /run/held; {}",
+            each("touch /run/held/@; kill -KILL $(cat /run/@.pid) || true; ")
+        );
         let away = async {
             self.on_node(machine, &away).await?;
             body.await
         };
-        afterwards(away, async { self.on_node(machine, &each("rm -f /run/held/@; ")).await.map(|_| ()) }).await
+        afterwards(away, async { self.on_node(machine, &each("rm -f /run/held/@; ")).await.map(|_| ()) })
+            .await
     }
 
     /// Runs `body` while a daemon of `machine` is frozen: it answers nobody and hangs up on nobody.

@@ -43,8 +43,13 @@ async fn broken(stage: &Stage, apps: &[&str]) -> Result<Vec<String>> {
 
 async fn conditions(stage: &Stage) -> Result<Vec<String>> {
     let status = mesh::status(&stage.cluster).await?;
-    let wanted =
-        [("Ready", "True"), ("ProxiesReady", "True"), ("DNSConfigured", "True"), ("ConfigSynced", "True"), ("Degraded", "False")];
+    let wanted = [
+        ("Ready", "True"),
+        ("ProxiesReady", "True"),
+        ("DNSConfigured", "True"),
+        ("ConfigSynced", "True"),
+        ("Degraded", "False"),
+    ];
     let is = |(kind, wanted): (&str, &str)| {
         let is = mesh::condition(&status, kind);
         (is != Some(wanted)).then(|| format!("{kind} is {is:?}: {}", status["conditions"]))
@@ -80,9 +85,9 @@ async fn shadows(stage: &Stage) -> Result<Vec<String>> {
 
 async fn proxies(stage: &Stage) -> Result<Vec<String>> {
     let pods = mesh::proxies(&stage.cluster).await?;
-    let staying = pods.iter().filter(|pod| {
-        crate::workloads::is_ready(pod) && pod.metadata.deletion_timestamp.is_none()
-    });
+    let staying = pods
+        .iter()
+        .filter(|pod| crate::workloads::is_ready(pod) && pod.metadata.deletion_timestamp.is_none());
     let (ready, nodes) = (staying.count(), stage.cluster.nodes.len());
     Ok(if ready == nodes { vec![] } else { vec![format!("{ready} proxies are ready on {nodes} nodes")] })
 }

@@ -91,7 +91,8 @@ impl Embedded {
 
     /// Bytes of memory and open descriptors of `process` now.
     pub async fn holds(&self, process: &Process) -> Result<(u64, u64)> {
-        let descriptors = self.on_node(&process.node, &format!("ls /proc/{}/fd | wc -l", process.pid)).await?;
+        let descriptors =
+            self.on_node(&process.node, &format!("ls /proc/{}/fd | wc -l", process.pid)).await?;
         Ok((self.memory(process, "VmRSS").await?, descriptors.trim().parse()?))
     }
 

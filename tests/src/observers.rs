@@ -55,7 +55,14 @@ pub struct LoadInAPod(InAPod);
 
 impl LoadInAPod {
     /// Starts `rps` requests a second in each mode from a pod `name` on `node`; `app` should answer.
-    pub async fn start(stage: &Stage, name: &str, node: &str, url: &str, app: &str, rps: u32) -> Result<Self> {
+    pub async fn start(
+        stage: &Stage,
+        name: &str,
+        node: &str,
+        url: &str,
+        app: &str,
+        rps: u32,
+    ) -> Result<Self> {
         let rps = rps.to_string();
         let args = ["load", url, "--expect", app, "--rps", &rps, "--mode", "both", "--seconds", A_DAY];
         let load = InAPod::start(stage, name, node, &args).await?;
@@ -71,7 +78,8 @@ impl LoadInAPod {
     /// Ends it; one report for each mode.
     pub async fn reports(self, stage: &Stage, embedded: &Embedded) -> Result<Vec<LoadReport>> {
         let log = self.0.stop(stage, embedded).await?;
-        let reports = log.lines().rev().find(|line| line.starts_with("[{")).ok_or("the load has no report")?;
+        let reports =
+            log.lines().rev().find(|line| line.starts_with("[{")).ok_or("the load has no report")?;
         let reports: Vec<LoadReport> = serde_json::from_str(reports)?;
         for report in &reports {
             for failure in &report.failures {

@@ -47,11 +47,18 @@ pub struct Held {
 impl Held {
     /// How much memory grows in an hour, in MiB, by least squares, and how many descriptors.
     fn slopes(&self) -> (f64, f64) {
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a trend")]
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a trend"
+        )]
         let of = |value: fn(&(f64, u64, u64)) -> u64| {
             let skipped = (self.samples.len() as f64 * WARM_UP) as usize;
-            let points: Vec<_> =
-                self.samples[skipped..].iter().map(|sample| (sample.0 / 3600.0, value(sample) as f64)).collect();
+            let points: Vec<_> = self.samples[skipped..]
+                .iter()
+                .map(|sample| (sample.0 / 3600.0, value(sample) as f64))
+                .collect();
             slope(&points)
         };
         (of(|sample| sample.1) / f64::from(1 << 20), of(|sample| sample.2))
@@ -89,7 +96,10 @@ impl Outcome {
     pub fn wrong(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         if self.requests.1 > 0 || self.outages > 0 {
-            wrong.push(format!("{} requests failed, {} times without an answer", self.requests.1, self.outages));
+            wrong.push(format!(
+                "{} requests failed, {} times without an answer",
+                self.requests.1, self.outages
+            ));
         }
         wrong
     }
@@ -122,7 +132,10 @@ pub async fn run(stage: &Stage, embedded: &Embedded, options: Options) -> Result
     let began = Instant::now();
     let mut probes = Vec::new();
     for node in &stage.cluster.nodes {
-        probes.push((node, ProbeInAPod::start(stage, &format!("probe-{node}"), node, &stage.url("alpha", "/")).await?));
+        probes.push((
+            node,
+            ProbeInAPod::start(stage, &format!("probe-{node}"), node, &stage.url("alpha", "/")).await?,
+        ));
     }
     let mut held: Vec<(Process, Held)> = Vec::new();
     let pods = mesh::operators(&stage.cluster).await?.into_iter().chain(mesh::proxies(&stage.cluster).await?);
@@ -146,8 +159,7 @@ pub async fn run(stage: &Stage, embedded: &Embedded, options: Options) -> Result
     for (node, probe) in probes {
         outages += outages_of(node, &probe.stop(stage, embedded).await?, &[]).len();
     }
-    let p99_ms =
-        first.iter().zip(&last).map(|(a, b)| (a.mode.clone(), (a.p99_ms, b.p99_ms))).collect();
+    let p99_ms = first.iter().zip(&last).map(|(a, b)| (a.mode.clone(), (a.p99_ms, b.p99_ms))).collect();
     let sum = |count: fn(&crate::traffic::LoadReport) -> u64| first.iter().chain(&last).map(count).sum();
     let requests = (sum(|report| report.sent), sum(|report| report.failed));
     let held = held.into_iter().map(|(_, held)| held).collect();
@@ -157,7 +169,8 @@ pub async fn run(stage: &Stage, embedded: &Embedded, options: Options) -> Result
 /// A minute of load.
 async fn window(stage: &Stage, embedded: &Embedded, name: &str) -> Result<Vec<crate::traffic::LoadReport>> {
     let node = &stage.cluster.nodes[0];
-    let load = LoadInAPod::start(stage, &format!("load-{name}"), node, &stage.url("beta", "/"), "beta", 100).await?;
+    let load =
+        LoadInAPod::start(stage, &format!("load-{name}"), node, &stage.url("beta", "/"), "beta", 100).await?;
     passes(WINDOW).await?;
     load.reports(stage, embedded).await
 }

@@ -75,9 +75,9 @@ impl Seen {
             match event {
                 Ok(Event::Init) => listed = None,
                 Ok(Event::InitApply(object)) => listed = Some(object),
-                Ok(Event::InitDone) => self.told(&following.1, listed.take().as_ref()),
+                Ok(Event::InitDone) => self.told::<K>(&following.1, listed.take().as_ref()),
                 Ok(Event::Apply(object)) => self.told(&following.1, Some(&object)),
-                Ok(Event::Delete(_)) => self.told(&following.1, None),
+                Ok(Event::Delete(_)) => self.told::<K>(&following.1, None),
                 Err(error) => {
                     let kind = &following.1.kind;
                     tracing::warn!(kind, namespace, name, %error, "watch broken; it starts again");
@@ -184,7 +184,8 @@ mod tests {
     use super::*;
 
     fn map(version: u32, text: &str) -> ConfigMap {
-        let object = json!({"metadata": {"name": "m", "resourceVersion": version.to_string()}, "data": {"a": text}});
+        let object =
+            json!({"metadata": {"name": "m", "resourceVersion": version.to_string()}, "data": {"a": text}});
         serde_json::from_value(object).unwrap()
     }
 

@@ -79,7 +79,8 @@ async fn dns_out(ctx: &Context, mesh: &MeshConfig) -> Result<(), CleanupError> {
 
 /// Waits until the DNS that this pod asks does not know mesh names any more.
 async fn forgotten(domains: &[String]) {
-    let resolvers = tokio::fs::read_to_string(RESOLV_CONF).await.map(|text| resolvers(&text)).unwrap_or_default();
+    let resolv_conf = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    let resolvers = resolvers(&resolv_conf);
     let deadline = Instant::now() + DNS_LEAVES;
     let mut quiet = 0;
     while quiet < QUIET && Instant::now() < deadline {
@@ -176,8 +177,10 @@ mod tests {
         let mesh = |reason: &str| -> MeshConfig {
             let condition = json!({"type": "Ready", "status": "False", "reason": reason, "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z"});
-            serde_json::from_value(json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "metadata": {},
-                "spec": {}, "status": {"conditions": [condition]}}))
+            serde_json::from_value(
+                json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "metadata": {},
+                "spec": {}, "status": {"conditions": [condition]}}),
+            )
             .unwrap()
         };
         assert!(was_served(&mesh("Propagating")));

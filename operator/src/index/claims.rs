@@ -70,7 +70,9 @@ pub fn rival<'a>(
 }
 
 fn conflict(mesh: &MeshConfig, other: &MeshConfig) -> Option<Rival> {
-    let within = |one: &str, other: &str| one.strip_suffix(other).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let within = |one: &str, other: &str| {
+        one.strip_suffix(other).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
     let taken = mesh.spec.domains.iter().find_map(|mine| {
         let mut theirs = other.spec.domains.iter();
         theirs.find(|theirs| within(mine, theirs) || within(theirs, mine))

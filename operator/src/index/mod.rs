@@ -270,7 +270,8 @@ impl Index {
     fn update_mesh(&self, state: &mut State) {
         let operated = |namespace: &str| state.is_operated(namespace);
         let rival = claims::rival(&self.namespace, state.meshes.values(), operated);
-        let active = scope::active(state.meshes.values(), &self.namespace).filter(|_| rival.is_none()).cloned();
+        let active =
+            scope::active(state.meshes.values(), &self.namespace).filter(|_| rival.is_none()).cloned();
         self.rival.send_if_modified(|known| std::mem::replace(known, rival.clone()) != rival);
         let scope = Scope::new(active.as_deref(), &self.namespace);
         if scope != *state.scope {

@@ -29,7 +29,10 @@ pub(super) async fn follow(index: Index, client: Client) {
     take_all(&index, watcher(Api::<Namespace>::all(client), named).default_backoff()).await;
 }
 
-async fn take_all(index: &Index, events: impl Stream<Item = Result<Event<Namespace>, watcher::Error>> + Send) {
+async fn take_all(
+    index: &Index,
+    events: impl Stream<Item = Result<Event<Namespace>, watcher::Error>> + Send,
+) {
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {

@@ -288,7 +288,9 @@ impl<'a> Worker<'a> {
     fn with_those_in_the_way(&self, mut changed: BTreeSet<ServiceId>) -> BTreeSet<ServiceId> {
         let freed = |id: &&ServiceId| {
             let shadow = ShadowName::of(id);
-            changed.iter().any(|other| other.namespace == self.ctx.namespace && &*other.name == shadow.as_str())
+            changed
+                .iter()
+                .any(|other| other.namespace == self.ctx.namespace && &*other.name == shadow.as_str())
         };
         let freed: Vec<_> = self.failures.keys().filter(freed).cloned().collect();
         changed.extend(freed);

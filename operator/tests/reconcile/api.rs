@@ -230,7 +230,9 @@ impl State {
         };
         let before = self.objects.get(&key).cloned();
         match (method, before) {
-            ("PATCH", Some(before)) if apply && !query.contains("force=true") && is_anothers(&before, &body) => {
+            ("PATCH", Some(before))
+                if apply && !query.contains("force=true") && is_anothers(&before, &body) =>
+            {
                 (409, failure(409, "Apply failed with 1 conflict: conflict with \"kubectl\""))
             }
             ("PATCH", before) if apply => (200, self.apply(&key, before, &body)),

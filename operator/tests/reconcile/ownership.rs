@@ -22,8 +22,10 @@ async fn what_somebody_deletes_comes_back() {
         api.delete(path);
         until(path, &api, || api.get(path)).await;
     }
-    until("the CA as it was", &api, || (data(SECRET)? == secret && data(CA)? == certificate).then_some(())).await;
-    until("the Lease is held", &api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "me").then_some(())).await;
+    until("the CA as it was", &api, || (data(SECRET)? == secret && data(CA)? == certificate).then_some(()))
+        .await;
+    until("the Lease is held", &api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "me").then_some(()))
+        .await;
     assert_eq!(target_ports(&api.get(SHADOW).unwrap()), ports);
 }
 

@@ -11,11 +11,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use weft_tests::cluster::{self, Cluster, dns};
+use weft_tests::services::UserService;
 use weft_tests::stage::Stage;
 use weft_tests::traffic::{Load, Mode};
 use weft_tests::wait::{self, Seen, seconds};
 use weft_tests::workloads::{self, Server};
-use weft_tests::services::UserService;
 use weft_tests::{Result, mesh};
 
 /// Sooner than anything is looked at by the clock.
@@ -56,7 +56,7 @@ where
     async fn comes_back_when_deleted(&self, what: &str) -> Result {
         // Its pods stay, where it has any.
         self.comes_back(what, async |api| {
-            api.delete(self.name, &DeleteParams::default().orphan()).await?;
+            api.delete(self.name, &DeleteParams::orphan()).await?;
             Ok(())
         })
         .await
@@ -77,27 +77,40 @@ fn what_somebody_edits_or_deletes_comes_back_at_once() {
         let (server, service) = (Server::new("whoami", 2), UserService::http("whoami", "whoami"));
         let stage = Stage::new(&cluster, "e2e-drift", &[server], &[service]).await?;
         stage.reaches("whoami", "whoami").await?;
-        let load =
-            Load::start(&cluster, stage.client(), &stage.url("whoami", "/"), "whoami", 50, Mode::Both).await?;
+        let load = Load::start(&cluster, stage.client(), &stage.url("whoami", "/"), "whoami", 50, Mode::Both)
+            .await?;
 
         let ca: Kept<Secret> = Kept { api: cluster.api(mesh::NAMESPACE), name: "weft-ca", part: "/data" };
         ca.comes_back_when_deleted("the CA's Secret, deleted").await?;
-        ca.comes_back_when_edited("the CA's Secret, damaged", json!({ "data": { "ca.key": "bm8=" } })).await?;
+        ca.comes_back_when_edited("the CA's Secret, damaged", json!({ "data": { "ca.key": "bm8=" } }))
+            .await?;
         let ca: Kept<ConfigMap> = Kept { api: cluster.api(mesh::NAMESPACE), name: "weft-ca", part: "/data" };
         ca.comes_back_when_deleted("the CA's ConfigMap, deleted").await?;
-        ca.comes_back_when_edited("the CA's ConfigMap, edited", json!({ "data": { "ca.crt": "no" } })).await?;
+        ca.comes_back_when_edited("the CA's ConfigMap, edited", json!({ "data": { "ca.crt": "no" } }))
+            .await?;
 
         let proxies: Kept<Service> =
             Kept { api: cluster.api(mesh::NAMESPACE), name: "weft-proxy", part: "/spec/selector" };
-        proxies.comes_back_when_edited("the proxies' Service, edited", json!({ "spec": { "selector": { "app.kubernetes.io/name": "no" } } })).await?;
+        proxies
+            .comes_back_when_edited(
+                "the proxies' Service, edited",
+                json!({ "spec": { "selector": { "app.kubernetes.io/name": "no" } } }),
+            )
+            .await?;
         proxies.comes_back_when_deleted("the proxies' Service, deleted").await?;
         let set: Kept<DaemonSet> =
             Kept { api: cluster.api(mesh::NAMESPACE), name: "weft-proxy", part: "/metadata/labels" };
-        set.comes_back_when_edited("the DaemonSet, edited", json!({ "metadata": { "labels": { "app.kubernetes.io/part-of": "no" } } })).await?;
+        set.comes_back_when_edited(
+            "the DaemonSet, edited",
+            json!({ "metadata": { "labels": { "app.kubernetes.io/part-of": "no" } } }),
+        )
+        .await?;
         set.comes_back_when_deleted("the DaemonSet, deleted").await?;
 
         let metrics: Kept<APIService> = Kept { api: cluster.all(), name: METRICS, part: "/spec/caBundle" };
-        metrics.comes_back_when_edited("the APIService, edited", json!({ "spec": { "caBundle": "bm8=" } })).await?;
+        metrics
+            .comes_back_when_edited("the APIService, edited", json!({ "spec": { "caBundle": "bm8=" } }))
+            .await?;
         let lease: Kept<Lease> =
             Kept { api: cluster.api(mesh::NAMESPACE), name: "weft-operator", part: "/spec/holderIdentity" };
         lease.comes_back_when_deleted("the Lease, deleted").await?;
@@ -121,12 +134,19 @@ async fn shadow(cluster: &Cluster, ns: &str) -> Result {
     .await?;
     let name = "drifts-weft-e2e-drift";
     let selector: Kept<Service> = Kept { api: cluster.api(mesh::NAMESPACE), name, part: "/spec/selector" };
-    selector.comes_back_when_edited("a shadow, edited", json!({ "spec": { "selector": { "app": "no" } } })).await?;
+    selector
+        .comes_back_when_edited("a shadow, edited", json!({ "spec": { "selector": { "app": "no" } } }))
+        .await?;
     let target: Kept<Service> =
         Kept { api: cluster.api(mesh::NAMESPACE), name, part: "/spec/ports/0/targetPort" };
     target.comes_back_when_deleted("a shadow, deleted").await?;
     let labels: Kept<Service> = Kept { api: cluster.api(mesh::NAMESPACE), name, part: "/metadata/labels" };
-    labels.comes_back_when_edited("a shadow without its label", json!({ "metadata": { "labels": { "weft.mesh/shadow": null } } })).await
+    labels
+        .comes_back_when_edited(
+            "a shadow without its label",
+            json!({ "metadata": { "labels": { "weft.mesh/shadow": null } } }),
+        )
+        .await
 }
 
 async fn corefile(cluster: &Cluster) -> Result {
@@ -134,7 +154,8 @@ async fn corefile(cluster: &Cluster) -> Result {
         Kept { api: cluster.api("kube-system"), name: "coredns", part: "/data/Corefile" };
     let text = dns::corefile(cluster).await?;
     let with = |text: String| json!({ "data": { "Corefile": text } });
-    let within = text.replace("rewrite stop name regex .* no-such-name", "rewrite stop name regex .* such-a-name");
+    let within =
+        text.replace("rewrite stop name regex .* no-such-name", "rewrite stop name regex .* such-a-name");
     assert_ne!(within, text);
     map.comes_back_when_edited("our block, edited within", with(within)).await?;
     let begin = text.find("# BEGIN weft.mesh").ok_or("there is no block")?;

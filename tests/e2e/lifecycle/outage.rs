@@ -37,7 +37,11 @@ fn without_api_server_and_etcd_traffic_goes_on_and_a_proxy_that_restarts_serves(
         let both = async {
             killed_at = now_us()? + u64::try_from((lasts / 3).as_micros())?;
             embedded
-                .while_away(CONTROL_PLANE, &["kube-controller-manager", "kube-scheduler", "kube-apiserver"], killed)
+                .while_away(
+                    CONTROL_PLANE,
+                    &["kube-controller-manager", "kube-scheduler", "kube-apiserver"],
+                    killed,
+                )
                 .await
         };
         let etcd = async {
@@ -56,12 +60,19 @@ fn without_api_server_and_etcd_traffic_goes_on_and_a_proxy_that_restarts_serves(
         // The probe's own proxy was killed: it was away for as long as it takes to start, in the middle of the outage.
         let changes = probe.stop(&stage, &embedded).await?;
         let failing: Vec<_> = changes.iter().filter(|change| change.error().is_some()).collect();
-        let again = changes.iter().find(|change| change.error().is_none() && change.answered_us > killed_at + 100_000);
+        let again = changes
+            .iter()
+            .find(|change| change.error().is_none() && change.answered_us > killed_at + 100_000);
         let again = again.ok_or_else(|| format!("the killed proxy never served again: {changes:?}"))?;
         eprintln!("  the killed proxy served again after {} ms", (again.answered_us - killed_at) / 1000);
         assert!(!failing.is_empty(), "the proxy was not killed");
         assert!(again.answered_us - killed_at < AGAIN_US, "{changes:?}");
-        assert!(failing.iter().all(|change| change.sent_us + 1_000_000 > killed_at && change.sent_us < again.answered_us), "{changes:?}");
+        assert!(
+            failing
+                .iter()
+                .all(|change| change.sent_us + 1_000_000 > killed_at && change.sent_us < again.answered_us),
+            "{changes:?}"
+        );
         let restarted = mesh::proxy_on(&cluster, second).await?;
         assert_ne!(container_id(&restarted), container_id(&proxy));
         stage.strike().await
@@ -71,7 +82,8 @@ fn without_api_server_and_etcd_traffic_goes_on_and_a_proxy_that_restarts_serves(
 async fn is_back(cluster: &weft_tests::cluster::Cluster) -> Result {
     wait::until("the API server answers", seconds(90), async || {
         let version = cluster.client.apiserver_version().await?;
-        let nodes = cluster.all::<k8s_openapi::api::core::v1::Node>().list(&kube::api::ListParams::default()).await?;
+        let nodes =
+            cluster.all::<k8s_openapi::api::core::v1::Node>().list(&kube::api::ListParams::default()).await?;
         Ok(Seen::when(nodes.items.len() == cluster.nodes.len(), (), || format!("{version:?}")))
     })
     .await

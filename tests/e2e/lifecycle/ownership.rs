@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use weft_tests::afterwards::afterwards;
 use weft_tests::cluster::{self, Cluster, dns};
 use weft_tests::node::Embedded;
-use weft_tests::stage::Stage;
 use weft_tests::servers::Server;
 use weft_tests::services::UserService;
+use weft_tests::stage::Stage;
 use weft_tests::traffic::{Load, Mode};
 use weft_tests::wait::seconds;
 use weft_tests::{Result, mesh, workloads};
@@ -34,8 +34,8 @@ fn of_two_releases_with_one_domain_the_newer_says_so_and_touches_nothing() {
         let stage = Stage::new(&cluster, "e2e-two", &[server], &[service]).await?;
         stage.reaches("whoami", "whoami").await?;
         let (corefile, ports) = (dns::corefile(&cluster).await?, mesh::ports(&cluster).await?);
-        let load =
-            Load::start(&cluster, stage.client(), &stage.url("whoami", "/"), "whoami", 50, Mode::Both).await?;
+        let load = Load::start(&cluster, stage.client(), &stage.url("whoami", "/"), "whoami", 50, Mode::Both)
+            .await?;
         let second = async {
             // By the same name, in another namespace.
             mesh::install_into(&cluster, OTHER, &["operator.replicas=1"]).await?;

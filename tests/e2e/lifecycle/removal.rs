@@ -119,7 +119,11 @@ fn without_an_operator_helm_uninstall_does_its_work() {
         wait::until("nothing is left in the namespace", seconds(45), async || {
             let services = cluster.api::<Service>(mesh::NAMESPACE).list(&ListParams::default()).await?;
             let pods = cluster.api::<Pod>(mesh::NAMESPACE).list(&ListParams::default()).await?;
-            let left: Vec<_> = services.iter().map(ResourceExt::name_any).chain(pods.iter().map(ResourceExt::name_any)).collect();
+            let left: Vec<_> = services
+                .iter()
+                .map(ResourceExt::name_any)
+                .chain(pods.iter().map(ResourceExt::name_any))
+                .collect();
             Ok(Seen::when(left.is_empty(), (), || left.join(", ")))
         })
         .await?;
@@ -178,7 +182,9 @@ fn where_no_operator_will_come_back_a_forced_clean_up_takes_everything_out() {
             "subjects": [{ "kind": "ServiceAccount", "name": "cleanup", "namespace": bystander.ns }],
         });
         let bindings: Api<ClusterRoleBinding> = cluster.all();
-        bindings.patch("e2e-cleanup", &PatchParams::apply("weft-tests").force(), &Patch::Apply(binding)).await?;
+        bindings
+            .patch("e2e-cleanup", &PatchParams::apply("weft-tests").force(), &Patch::Apply(binding))
+            .await?;
         let pod = json!({
             "metadata": { "name": "cleanup" },
             "spec": {
