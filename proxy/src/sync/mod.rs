@@ -81,17 +81,8 @@ impl Sync {
         let view = SyncView { status: Arc::clone(&status), complete: complete_view };
         let saver = Saver::start(path.clone(), metrics.snapshot_failures.clone());
         let (forget_held, whole, not_understood) = Default::default();
-        let mut sync = Self {
-            applier,
-            listeners,
-            metrics,
-            saver,
-            status,
-            complete,
-            forget_held,
-            whole,
-            not_understood,
-        };
+        let mut sync =
+            Self { applier, listeners, metrics, saver, status, complete, forget_held, whole, not_understood };
         match snapshot::read(&path) {
             Ok(Some(set)) => {
                 sync.applier.apply(&Update { upserts: set.iter().cloned().collect(), removals: Vec::new() });
@@ -158,10 +149,12 @@ impl Sync {
         update.removals = self.removals(message);
         self.applier.apply(&update);
         self.note_undecodable(undecodable);
-        let refused = self.applier.rejections().iter().map(|(key, reason)| (v1::ResourceKey::from(key), reason));
-        let unknown = self.not_understood.iter().map(|((kind, name), reason)| {
-            (v1::ResourceKey { kind: *kind, name: name.clone() }, reason)
-        });
+        let refused =
+            self.applier.rejections().iter().map(|(key, reason)| (v1::ResourceKey::from(key), reason));
+        let unknown = self
+            .not_understood
+            .iter()
+            .map(|((kind, name), reason)| (v1::ResourceKey { kind: *kind, name: name.clone() }, reason));
         let rejections: Vec<_> = refused
             .chain(unknown)
             .map(|(key, reason)| v1::Rejection { key: Some(key), reason: reason.clone() })
@@ -197,7 +190,9 @@ impl Sync {
         }
         if std::mem::take(&mut self.whole) {
             let named: BTreeSet<_> = message.upserts.iter().filter_map(named).collect();
-            removals.extend(self.applier.held().hashes().map(|(key, _)| key).filter(|key| !named.contains(key)).cloned());
+            removals.extend(
+                self.applier.held().hashes().map(|(key, _)| key).filter(|key| !named.contains(key)).cloned(),
+            );
         }
         removals
     }
