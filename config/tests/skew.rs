@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 use protox::prost_reflect::{
     DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage,
     Value,
@@ -17,8 +17,8 @@ use weft_config::policy::{HttpPolicy, RateLimit, Scheme, Timeouts, Traffic, Upst
 use weft_config::status::{ProxyStatus, Rejection};
 use weft_config::wire::v1;
 use weft_config::{
-    Access, AccountId, Endpoints, EndpointsId, Entry, Identity, Port, Resource, Restriction, Service, ServiceId,
-    Split, SplitBackend,
+    Access, AccountId, Endpoints, EndpointsId, Entry, Identity, Port, Resource, Restriction, Service,
+    ServiceId, Split, SplitBackend,
 };
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
@@ -40,7 +40,8 @@ fn shape(field: &FieldDescriptor) -> String {
         Kind::Enum(values) => values.full_name().to_owned(),
         scalar => format!("{scalar:?}"),
     };
-    let oneof = field.containing_oneof().filter(|oneof| !oneof.is_synthetic()).map(|oneof| oneof.name().to_owned());
+    let oneof =
+        field.containing_oneof().filter(|oneof| !oneof.is_synthetic()).map(|oneof| oneof.name().to_owned());
     format!("{kind} {:?} in {oneof:?}", field.cardinality())
 }
 
@@ -85,8 +86,17 @@ fn fields_are_only_added_and_numbers_never_used_again() {
         let service = new.get_service_by_name(was.parent_service().full_name());
         let is = service.and_then(|service| service.methods().find(|is| is.name() == was.name()));
         let same = is.is_some_and(|is| {
-            (is.input().full_name(), is.output().full_name(), is.is_client_streaming(), is.is_server_streaming())
-                == (was.input().full_name(), was.output().full_name(), was.is_client_streaming(), was.is_server_streaming())
+            (
+                is.input().full_name(),
+                is.output().full_name(),
+                is.is_client_streaming(),
+                is.is_server_streaming(),
+            ) == (
+                was.input().full_name(),
+                was.output().full_name(),
+                was.is_client_streaming(),
+                was.is_server_streaming(),
+            )
         });
         if !same {
             faults.push(format!("{} is another", was.full_name()));
@@ -133,7 +143,8 @@ fn value(kind: &Kind, dice: &mut Dice, depth: u32) -> Value {
         Kind::Bytes => Value::Bytes(vec![1, 2, 3, u8::try_from(dice.roll(256)).unwrap()].into()),
         Kind::Message(of) => Value::Message(message(of, dice, depth - 1)),
         Kind::Enum(of) => {
-            let numbers: Vec<_> = of.values().map(|value| value.number()).filter(|number| *number != 0).collect();
+            let numbers: Vec<_> =
+                of.values().map(|value| value.number()).filter(|number| *number != 0).collect();
             Value::EnumNumber(numbers[usize::try_from(dice.roll(numbers.len() as u64)).unwrap()])
         }
         other => panic!("{other:?} is new to the schema: say here what values it has"),
@@ -194,7 +205,8 @@ fn agree(read: &Value, sent: &Value, path: &str) {
 fn resources() -> Vec<Resource> {
     let id = ServiceId::new("shop", "cart");
     let endpoints = EndpointsId { service: id.clone(), port: 80 };
-    let tls = UpstreamTls { authorities: vec![vec![1, 2]], server_name: "cart.example".into(), unverified: true };
+    let tls =
+        UpstreamTls { authorities: vec![vec![1, 2]], server_name: "cart.example".into(), unverified: true };
     let policy = HttpPolicy {
         scheme: Scheme::Https(tls),
         retry_attempts: Some(3),

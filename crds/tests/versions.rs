@@ -82,7 +82,11 @@ fn any_value(schema: &Value, dice: &mut Dice) -> Value {
         return dice.one(values).clone();
     }
     if schema["x-kubernetes-int-or-string"] == true {
-        return if dice.roll(2) == 0 { json!(dice.roll(100)) } else { json!(format!("{}Mi", dice.roll(100))) };
+        return if dice.roll(2) == 0 {
+            json!(dice.roll(100))
+        } else {
+            json!(format!("{}Mi", dice.roll(100)))
+        };
     }
     match schema["type"].as_str().unwrap() {
         "object" => any_object(schema, dice),
@@ -90,7 +94,11 @@ fn any_value(schema: &Value, dice: &mut Dice) -> Value {
         "integer" => {
             let (least, most) =
                 (schema["minimum"].as_f64().unwrap_or(0.0), schema["maximum"].as_f64().unwrap_or(9999.0));
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounds of the schema")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "bounds of the schema"
+            )]
             let (least, most) = (least.max(0.0) as u64, most as u64);
             json!(least + dice.roll((most - least).min(10_000) + 1))
         }
@@ -103,7 +111,10 @@ fn any_value(schema: &Value, dice: &mut Dice) -> Value {
 
 fn any_object(schema: &Value, dice: &mut Dice) -> Value {
     if let Some(each) = schema.get("additionalProperties").filter(|each| each.is_object()) {
-        return (0..dice.roll(3)).map(|n| (format!("key{n}"), any_value(each, dice))).collect::<Map<_, _>>().into();
+        return (0..dice.roll(3))
+            .map(|n| (format!("key{n}"), any_value(each, dice)))
+            .collect::<Map<_, _>>()
+            .into();
     }
     let required: Vec<_> = schema["required"].as_array().into_iter().flatten().collect();
     let mut object = Map::new();

@@ -43,7 +43,12 @@ pub async fn apply(client: Client, patience: Duration) -> Result<(), DefinitionE
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let written = api.patch(CRD_NAME, &params, &Patch::Apply(&ours)).await?;
     let changed = there.is_none_or(|there| there.metadata.generation != written.metadata.generation);
-    tracing::info!(name = CRD_NAME, changed, version = env!("CARGO_PKG_VERSION"), "the CRD is of this version");
+    tracing::info!(
+        name = CRD_NAME,
+        changed,
+        version = env!("CARGO_PKG_VERSION"),
+        "the CRD is of this version"
+    );
     let deadline = Instant::now() + patience;
     for version in ours.spec.versions.iter().filter(|version| version.served) {
         let version = format!("{}/{}", ours.spec.group, version.name);

@@ -142,8 +142,7 @@ mod tests {
     use super::*;
 
     fn pod(spec: &Value, status: &Value) -> Pod {
-        let owner =
-            json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "weft-proxy", "uid": "d", "controller": true}]);
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "weft-proxy", "uid": "d", "controller": true}]);
         let metadata = json!({"namespace": "weft-system", "name": "weft-proxy-1", "uid": "u", "ownerReferences": owner,
             "labels": {"weft.mesh/template": "abc"}});
         serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
@@ -169,18 +168,18 @@ mod tests {
         let waiting = |reason: &str, last: &Value| {
             let status = json!({"containerStatuses": [{"name": "proxy", "image": "", "imageID": "", "ready": false, "restartCount": 1,
                 "state": {"waiting": {"reason": reason, "message": "back-off"}}, "lastState": last}]});
-            ProxyFacts::of(&pod(&json!({"nodeName": "n1", "containers": containers()}), &status)).unwrap().trouble
+            ProxyFacts::of(&pod(&json!({"nodeName": "n1", "containers": containers()}), &status))
+                .unwrap()
+                .trouble
         };
         assert_eq!(waiting("ContainerCreating", &json!({})), None);
         assert_eq!(
             waiting("ImagePullBackOff", &json!({})),
             Some(("ImagePullBackOff".into(), "back-off".into()))
         );
-        let crashed = waiting("CrashLoopBackOff", &json!({"terminated": {"exitCode": 101, "reason": "Error"}}));
-        assert_eq!(
-            crashed,
-            Some(("CrashLoopBackOff".into(), "it ended with exit code 101 (Error)".into()))
-        );
+        let crashed =
+            waiting("CrashLoopBackOff", &json!({"terminated": {"exitCode": 101, "reason": "Error"}}));
+        assert_eq!(crashed, Some(("CrashLoopBackOff".into(), "it ended with exit code 101 (Error)".into())));
     }
 
     #[test]
@@ -189,8 +188,8 @@ mod tests {
             {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}]}}});
         let status = json!({"conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient cpu"}]});
-        let facts =
-            ProxyFacts::of(&pod(&json!({"affinity": affinity, "containers": containers()}), &status)).unwrap();
+        let facts = ProxyFacts::of(&pod(&json!({"affinity": affinity, "containers": containers()}), &status))
+            .unwrap();
         assert_eq!(&*facts.node, "n2");
         assert_eq!(facts.trouble, Some(("Unschedulable".into(), "Insufficient cpu".into())));
     }

@@ -97,10 +97,10 @@ pub fn wanted(template: &Value, live: Option<&DaemonSet>) -> String {
 
 /// What the rollout has to know of the DaemonSet as it is.
 pub fn live(daemonset: &DaemonSet) -> Live {
-    let metadata = daemonset.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref());
+    let metadata = daemonset.spec.template.metadata.as_ref();
     let labels = metadata.and_then(|metadata| metadata.labels.as_ref());
     let hash = labels.and_then(|labels| labels.get(TEMPLATE_LABEL)).map(String::as_str);
-    let strategy = daemonset.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
+    let strategy = daemonset.spec.update_strategy.as_ref();
     let nodes = daemonset.status.as_ref().map_or(0, |status| status.desired_number_scheduled);
     Live {
         holds: strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete"),
@@ -111,7 +111,7 @@ pub fn live(daemonset: &DaemonSet) -> Live {
 }
 
 fn restarted_at(daemonset: &DaemonSet) -> Option<&str> {
-    let metadata = daemonset.spec.as_ref()?.template.metadata.as_ref()?;
+    let metadata = daemonset.spec.template.metadata.as_ref()?;
     metadata.annotations.as_ref()?.get(RESTARTED_AT).map(String::as_str)
 }
 
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(wanted(&template, None).len(), 10);
 
         // kubectl rollout restart.
-        let metadata = object.spec.as_mut().unwrap().template.metadata.as_mut().unwrap();
+        let metadata = object.spec.template.metadata.as_mut().unwrap();
         metadata.annotations.get_or_insert_default().insert(RESTARTED_AT.into(), "now".into());
         assert_eq!(live(&object).template, format!("{}@now", found.template));
         assert_eq!(live(&object).template, wanted(&template, Some(&object)), "the restart is wanted, too");

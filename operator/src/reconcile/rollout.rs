@@ -265,7 +265,14 @@ mod tests {
     pub(super) fn old(node: &str) -> Seen {
         let name = format!("old-{node}");
         let rejections = Some(BTreeMap::new());
-        Seen { name: name.into(), node: node.into(), ready: true, so_for: LONG, rejections, ..Seen::default() }
+        Seen {
+            name: name.into(),
+            node: node.into(),
+            ready: true,
+            so_for: LONG,
+            rejections,
+            ..Seen::default()
+        }
     }
 
     pub(super) fn new(node: &str) -> Seen {
@@ -345,8 +352,7 @@ mod tests {
     #[test]
     fn it_is_complete_when_no_old_one_stays() {
         let leaving = Seen { leaving: true, ..old("b") };
-        let decision =
-            decide(Some(&live(2)), "t2", &[new("a"), new("b"), leaving], PACE, Duration::ZERO);
+        let decision = decide(Some(&live(2)), "t2", &[new("a"), new("b"), leaving], PACE, Duration::ZERO);
         assert_eq!((decision.strategy, decision.stage), (Strategy::Roll(1), Stage::Complete));
     }
 

@@ -248,9 +248,12 @@ fn degraded(observed: &Observed<'_>) -> Verdict {
         None if !observed.problems.is_empty() => {
             Verdict::new(DEGRADED, true, "InvalidDefaults", observed.problems.join("; "))
         }
-        None if observed.rollout.is_some_and(|rollout| rollout.failed().is_some()) => {
-            Verdict::new(DEGRADED, true, "RolloutPaused", "a change of the proxies was stopped: see RolloutPaused")
-        }
+        None if observed.rollout.is_some_and(|rollout| rollout.failed().is_some()) => Verdict::new(
+            DEGRADED,
+            true,
+            "RolloutPaused",
+            "a change of the proxies was stopped: see RolloutPaused",
+        ),
         None if rejected => {
             Verdict::new(DEGRADED, true, "Rejected", "a proxy refuses a resource: see ConfigSynced")
         }

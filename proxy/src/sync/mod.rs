@@ -183,10 +183,12 @@ impl Sync {
         update.removals = self.removals(message);
         self.applier.apply(&update);
         self.note_undecodable(undecodable);
-        let refused = self.applier.rejections().iter().map(|(key, reason)| (v1::ResourceKey::from(key), reason));
-        let unknown = self.not_understood.iter().map(|((kind, name), reason)| {
-            (v1::ResourceKey { kind: *kind, name: name.clone() }, reason)
-        });
+        let refused =
+            self.applier.rejections().iter().map(|(key, reason)| (v1::ResourceKey::from(key), reason));
+        let unknown = self
+            .not_understood
+            .iter()
+            .map(|((kind, name), reason)| (v1::ResourceKey { kind: *kind, name: name.clone() }, reason));
         let rejections: Vec<_> = refused
             .chain(unknown)
             .map(|(key, reason)| v1::Rejection { key: Some(key), reason: reason.clone() })

@@ -41,7 +41,8 @@ async fn put_the_first(cluster: &Cluster) -> Result {
     wait::until("the first CRD is in force", seconds(30), async || {
         let definition = definition(cluster).await?;
         let conditions = definition["status"]["conditions"].as_array().into_iter().flatten();
-        let established = conditions.filter(|one| one["type"] == "Established" && one["status"] == "True").count();
+        let established =
+            conditions.filter(|one| one["type"] == "Established" && one["status"] == "True").count();
         let one = versions(&definition) == ["v1alpha1"];
         Ok(Seen::when(established == 1 && one, (), || definition["status"].to_string()))
     })
@@ -75,7 +76,9 @@ fn helm_alone_installs_upgrades_and_leaves_the_crd() {
         mesh::ready(&cluster, seconds(60)).await?;
 
         // That of a newer version is left alone.
-        let mark = |version: &str| Patch::Merge(json!({ "metadata": { "annotations": { "weft.mesh/version": version } } }));
+        let mark = |version: &str| {
+            Patch::Merge(json!({ "metadata": { "annotations": { "weft.mesh/version": version } } }))
+        };
         let api = cluster.all::<CustomResourceDefinition>();
         api.patch(CRD, &PatchParams::default(), &mark("99.0.0")).await?;
         let before = definition(&cluster).await?["metadata"]["resourceVersion"].clone();

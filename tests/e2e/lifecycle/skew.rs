@@ -36,7 +36,9 @@ async fn works(cluster: &Cluster, stage: &weft_tests::stage::Stage, name: &str) 
 fn every_pairing_of_neighbouring_versions_carries_everything() {
     let previous = (std::env::var("WEFT_PREVIOUS_CHART"), std::env::var("WEFT_PREVIOUS_TAG"));
     let (Ok(chart), Ok(tag)) = previous else {
-        eprintln!("  not proven here: that operator and proxies of neighbouring versions work together; `make skew` does");
+        eprintln!(
+            "  not proven here: that operator and proxies of neighbouring versions work together; `make skew` does"
+        );
         return;
     };
     cluster::test(|cluster| async move {

@@ -55,9 +55,10 @@ fn a_change_of_the_mesh_config_rolls_the_proxies_one_node_after_the_other_and_fa
     cluster::test(|cluster| async move {
         let stage = Mixed::stage(&cluster, "e2e-rolled").await?;
         let load = Mixed::start(&stage).await?;
-        let rolled = mesh::while_configured(&cluster, json!({ "proxy": { "logLevel": "debug" } }), async || {
-            load.let_run(seconds(2)).await
-        });
+        let rolled =
+            mesh::while_configured(&cluster, json!({ "proxy": { "logLevel": "debug" } }), async || {
+                load.let_run(seconds(2)).await
+            });
         let (rolled, seen) = tokio::join!(rolled, watch(&cluster));
         rolled?;
         load.stop_without_failures().await?;

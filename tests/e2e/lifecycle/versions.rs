@@ -15,7 +15,10 @@ fn in_version(cluster: &Cluster, version: &str) -> Api<DynamicObject> {
 /// The object but for what says its version.
 async fn read(cluster: &Cluster, version: &str) -> Result<Value> {
     let object = in_version(cluster, version).get("weft").await?;
-    assert_eq!(object.types.as_ref().map(|types| &*types.api_version), Some(&*format!("weft.mesh/{version}")));
+    assert_eq!(
+        object.types.as_ref().map(|types| &*types.api_version),
+        Some(&*format!("weft.mesh/{version}"))
+    );
     let mut object = json!(object);
     object["apiVersion"] = Value::Null;
     object["metadata"]["managedFields"] = Value::Null;
@@ -42,7 +45,10 @@ fn what_is_written_in_one_version_is_read_in_the_other_and_served() {
             assert_eq!(alpha, beta);
             assert_eq!(alpha["spec"]["deniedStatus"], 404);
             assert!(alpha["spec"]["proxy"]["aFieldNobodyKnows"].is_null());
-            assert_eq!(alpha["status"]["observedGeneration"], alpha["metadata"]["generation"], "the operator saw it");
+            assert_eq!(
+                alpha["status"]["observedGeneration"], alpha["metadata"]["generation"],
+                "the operator saw it"
+            );
 
             // And back, by way of the older one.
             let patch = Patch::Merge(json!({ "spec": { "deniedStatus": 403 } }));

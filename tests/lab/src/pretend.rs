@@ -85,7 +85,9 @@ mod tests {
         let refuses = status(Fault::Refuses, began);
         assert_eq!((refuses["rejections"].as_array().unwrap().len(), &refuses["failures"]), (1, &json!(0)));
         let fails = status(Fault::Fails, began);
-        assert!(fails["failures"].as_u64().unwrap() >= 100 && fails["rejections"].as_array().unwrap().is_empty());
+        assert!(
+            fails["failures"].as_u64().unwrap() >= 100 && fails["rejections"].as_array().unwrap().is_empty()
+        );
         assert_eq!(answer("/readyz", Fault::Fails, began).status(), 200);
     }
 }

@@ -92,7 +92,8 @@ fn refused(pod: &Seen, old: &[&Seen]) -> Option<(String, String)> {
 fn silent(pod: &Seen, old: &[&Seen], pace: Pace) -> Option<(String, String)> {
     let answered = old.iter().any(|old| old.rejections.is_some());
     let silent = pod.rejections.is_none() && pod.silent_for >= pace.observe.max(SILENCE);
-    let message = || format!("it is ready, but does not say what it holds for {} s", pod.silent_for.as_secs());
+    let message =
+        || format!("it is ready, but does not say what it holds for {} s", pod.silent_for.as_secs());
     (answered && silent).then(|| ("NoAnswer".to_owned(), message()))
 }
 
@@ -205,7 +206,10 @@ mod tests {
     fn failing_clearly_more_than_the_others_stops_it() {
         let with = |seen: Seen, requests, failures| Seen { carried: Carried { requests, failures }, ..seen };
         let text = why(with(new("a"), 100, 20), &[with(old("b"), 1000, 2)]).unwrap();
-        assert_eq!(text, "RequestsFail: it failed 20 of 100 requests, 20.0 %; the proxies before it fail 0.2 %");
+        assert_eq!(
+            text,
+            "RequestsFail: it failed 20 of 100 requests, 20.0 %; the proxies before it fail 0.2 %"
+        );
         for (requests, failures, others) in [(49, 49, 0), (100, 9, 0), (1000, 49, 0), (100, 20, 11)] {
             let old = [with(old("b"), 100, others)];
             assert_eq!(why(with(new("a"), requests, failures), &old), None, "{failures} of {requests}");

@@ -50,13 +50,7 @@ impl Memory {
     }
 
     /// The pods as the rollout to the template `wanted` sees them. `holds`: the controller is held.
-    pub fn look(
-        &mut self,
-        now: Instant,
-        wanted: &str,
-        holds: bool,
-        pods: &[Arc<ProxyFacts>],
-    ) -> Vec<Seen> {
+    pub fn look(&mut self, now: Instant, wanted: &str, holds: bool, pods: &[Arc<ProxyFacts>]) -> Vec<Seen> {
         if self.wanted != wanted {
             wanted.clone_into(&mut self.wanted);
             self.held_since = None;
@@ -71,9 +65,8 @@ impl Memory {
             self.held_since = Some(now);
         }
         self.pods.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
-        let old_on = |node: &str| {
-            pods.iter().any(|pod| !pod.leaving && pod.template != wanted && *pod.node == *node)
-        };
+        let old_on =
+            |node: &str| pods.iter().any(|pod| !pod.leaving && pod.template != wanted && *pod.node == *node);
         // The old ones first: what they carried is what the new ones are compared with.
         let (new, old): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.template == wanted);
         let old: Vec<_> = old.into_iter().map(|pod| self.see(now, pod, false, false)).collect();

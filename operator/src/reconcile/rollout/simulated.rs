@@ -245,8 +245,7 @@ impl World {
                 staying.iter().skip(1).for_each(|pod| self.delete(pod.uid));
                 continue;
             }
-            let (new, old): (Vec<_>, Vec<_>) =
-                staying.iter().partition(|pod| pod.template == self.template);
+            let (new, old): (Vec<_>, Vec<_>) = staying.iter().partition(|pod| pod.template == self.template);
             new.iter().skip(1).chain(old.iter().skip(1)).for_each(|pod| self.delete(pod.uid));
             if let (Some(new), Some(old)) = (new.first(), old.first())
                 && (old.ready_since.is_none() || new.available(self.now, min_ready))
