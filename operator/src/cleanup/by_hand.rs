@@ -1,7 +1,7 @@
 //! The removal of a mesh without an operator that knows the cluster: the DNS block, then the shadow Services, then the finalizer.
 //! Everything else goes by ownerReference.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
@@ -87,7 +87,7 @@ async fn forgotten(domains: &[String]) {
         let mut known = false;
         for resolver in &resolvers {
             for domain in domains {
-                known |= check::ask(*resolver, domain).await == Answer::Configured;
+                known |= check::ask(SocketAddr::new(*resolver, 53), domain).await == Answer::Configured;
             }
         }
         quiet = if known { 0 } else { quiet + 1 };
