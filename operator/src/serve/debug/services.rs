@@ -179,8 +179,10 @@ fn view(debug: &Debug, around: &Around, service: &ServiceFacts) -> ServiceView {
         name: id.name.to_string(),
         traffic_type: Settings::of(service, &defaults).0.traffic(service).as_str(),
         errors: errors(debug, id, shadow.is_some(), &ports, &counts),
-        shadow: shadow
-            .map(|shadow| ShadowView { name: shadow.name.to_string(), cluster_ip: shadow.cluster_ips.first().copied() }),
+        shadow: shadow.map(|shadow| ShadowView {
+            name: shadow.name.to_string(),
+            cluster_ip: shadow.cluster_ips.first().copied(),
+        }),
         ports,
         endpoints: counts,
         split,
