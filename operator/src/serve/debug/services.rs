@@ -216,13 +216,11 @@ fn errors(
     errors
 }
 
-/// The split in force of `service`, and those in force that have it among their backends or lead to one that has.
+/// The split in force of `service`, and those in force that have it among their backends.
 fn splits(smi: &Objects, service: &ServiceId) -> (Option<String>, Vec<String>) {
     let Some(forest) = smi.forest(&service.namespace) else { return (None, Vec::new()) };
-    let named = |root: &ServiceId| forest.get(root).map(|(object, _)| object.name.to_string());
-    let above = smi.roots_above(service);
-    let above = above.iter().filter(|root| *root != service).filter_map(named).collect();
-    (named(service), above)
+    let own = forest.get(service).map(|(object, _)| object.name.to_string());
+    (own, forest.sending_to(&service.name).map(|object| object.name.to_string()).collect())
 }
 
 /// Every address of the Service's own family, with its best state and its node.
