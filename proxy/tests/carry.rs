@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::{Backend, Proxy, exchange, free_port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use weft_config::{HttpPolicy, Scheme, Timeouts, Traffic};
 use weft_proxy::drain::{Drain, drained};
 
