@@ -108,7 +108,9 @@ async fn serve_from(directory: &Path, services: usize) {
     applier
         .apply(&Update { upserts: (0..services).map(|n| endpoints(n, 0)).collect(), removals: Vec::new() });
     let changes: Vec<_> = (1..=CHANGES)
-        .map(|turn| endpoints(turn * 7919 % services, if turn / services % 2 == 0 { 6 } else { 7 }))
+        .map(|turn| {
+            endpoints(turn * 7919 % services, if (turn / services).is_multiple_of(2) { 6 } else { 7 })
+        })
         .collect();
     let began = Instant::now();
     for change in changes {

@@ -108,7 +108,7 @@ impl Bench {
         self.calm().await
     }
 
-    /// What Kubernetes makes of so many objects has come to its end: kube-proxy's rules, EndpointSlices.
+    /// What Kubernetes makes of so many objects has come to its end: kube-proxy's rules, `EndpointSlices`.
     async fn calm(&self) -> Result {
         let began = Instant::now();
         let mut last = (Instant::now(), self.cpu_of_all().await?);

@@ -51,6 +51,20 @@ cluster do not fight over them. */}}
 weft-operator-{{ .Release.Namespace }}
 {{- end }}
 
+{{/* Of the cluster's DNS, as JSON lists: the ConfigMaps with a Corefile that clusters have, those that are made where there are
+none, and those of NodeLocal DNSCache. */}}
+{{- define "weft.corefiles" -}}
+{{- ternary (uniq (list .Values.dns.configMap "coredns" "rke2-coredns-rke2-coredns")) list (ne .Values.dns.provider "KubeDNS") | toJson }}
+{{- end }}
+
+{{- define "weft.madeForDns" -}}
+{{- concat (ternary (list "coredns-custom") list (ne .Values.dns.provider "KubeDNS")) (ternary (list "kube-dns") list (ne .Values.dns.provider "CoreDNS")) | toJson }}
+{{- end }}
+
+{{- define "weft.dnsCaches" -}}
+{{- list "node-local-dns" "nodelocaldns" | toJson }}
+{{- end }}
+
 {{/* Runs before the release is deleted, and is gone afterwards unless it failed. */}}
 {{- define "weft.cleanupHook" -}}
 helm.sh/hook: pre-delete

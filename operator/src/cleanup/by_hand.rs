@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::api::ListParams;
+use kube::runtime::watcher::Event;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
+use weft_config::contract::DNS_SERVICE;
 use weft_crds::MeshConfig;
 
 use super::{CleanupError, LOOK, list};
@@ -17,6 +19,7 @@ use crate::context::Context;
 use crate::dns::check::{self, Answer};
 use crate::index::claims::FINALIZER;
 use crate::index::facts::SHADOW_LABEL;
+use crate::index::kinds::ServiceKind;
 use crate::lease::Fence;
 use crate::reconcile::dns;
 
@@ -64,7 +67,20 @@ async fn take_out(ctx: &Context, mesh: &MeshConfig, force: bool) -> Result<(), C
     Ok(())
 }
 
+/// Where nothing is watched our resolver is not known, and in kube-dns our lines are those that lead to it.
+async fn know_the_resolver(ctx: &Context) -> Result<(), CleanupError> {
+    let api: Api<Service> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let named = ListParams::default().fields(&format!("metadata.name={DNS_SERVICE}"));
+    let found = api.list(&named).await;
+    let found = found.map_err(|error| CleanupError::Api("Services", ctx.namespace.to_string(), error))?;
+    for service in found {
+        ctx.index.take(&ServiceKind, Event::Apply(service), &mut None);
+    }
+    Ok(())
+}
+
 async fn dns_out(ctx: &Context, mesh: &MeshConfig) -> Result<(), CleanupError> {
+    know_the_resolver(ctx).await?;
     let mut tries = 1;
     loop {
         match dns::Keeper::default().remove(ctx, mesh).await {

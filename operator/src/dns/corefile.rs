@@ -179,7 +179,7 @@ mod tests {
         for glued in ["", GLUED] {
             let old = |namespace: &str| {
                 let end = if glued.is_empty() { "\n" } else { "" };
-                let before = format!("{}{end}", OPEN_END);
+                let before = format!("{OPEN_END}{end}");
                 let feed = if glued.is_empty() { "" } else { "\n" };
                 format!("{before}{feed}{BEGIN}{ADVICE}{glued}\n{}{END}\n", text(namespace))
             };

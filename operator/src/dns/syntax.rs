@@ -104,7 +104,8 @@ impl<'a> Corefile<'a> {
             let of_the_block: Vec<_> =
                 if arguments.is_empty() { server.keys.clone() } else { arguments.to_vec() };
             let zones = of_the_block.iter().filter_map(|key| zone_of(key));
-            domains.extend(zones.filter(|zone| !zone.ends_with(".arpa") && !zone.contains('/')));
+            let of_addresses = |zone: &str| zone.rsplit('.').next() == Some("arpa") || zone.contains('/');
+            domains.extend(zones.filter(|zone| !of_addresses(zone)));
         }
         domains
     }

@@ -12,7 +12,7 @@ use weft_config::ServiceId;
 
 use crate::annotations;
 
-/// Marks a shadow Service, and by Kubernetes' doing its EndpointSlices, which are not read.
+/// Marks a shadow Service, and by Kubernetes' doing its `EndpointSlices`, which are not read.
 pub const SHADOW_LABEL: &str = "weft.mesh/shadow";
 /// On a shadow Service: namespace of the Service it stands for.
 pub const NAMESPACE_LABEL: &str = "weft.mesh/service-namespace";

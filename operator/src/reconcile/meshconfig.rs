@@ -167,7 +167,8 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
         return if is_active { this.remove(&mesh).await } else { this.let_go(&mesh).await };
     }
     if is_active {
-        return this.keep(&mesh).await;
+        // As large as all that it awaits.
+        return Box::pin(this.keep(&mesh)).await;
     }
     let (reason, message) = match (active, rival) {
         (Some(active), _) if ours => (

@@ -247,7 +247,7 @@ impl<'a> Nodes<'a> {
         let alone = |pod: &Seen| pod.current && pod.ready && !old.contains(&*pod.node);
         let (all, served, updated) = (count(&|_| true), count(&|pod| pod.ready), count(&alone));
         let done = count(&|pod| alone(pod) && pod.so_for >= pace.observe);
-        Self { all, done, updated, served, old }
+        Self { old, all, done, updated, served }
     }
 
     fn rolling(&self) -> Stage {

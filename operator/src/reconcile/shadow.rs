@@ -197,13 +197,11 @@ fn written(id: &ServiceId, shadow: &Service) {
     tracing::info!(service = %id, shadow = shadow.name_any(), ?ports, "shadow Service written");
 }
 
+/// A Service, the ports it keeps, and how it went.
+type Written = (ServiceId, Vec<u16>, Result<(), ShadowError>);
+
 /// Takes `step` for the Service `id`, which keeps the ports `keep`.
-async fn write(
-    ctx: &Context,
-    step: Step,
-    id: ServiceId,
-    keep: Vec<u16>,
-) -> (ServiceId, Vec<u16>, Result<(), ShadowError>) {
+async fn write(ctx: &Context, step: Step, id: ServiceId, keep: Vec<u16>) -> Written {
     let done = step.take(ctx, &id).await;
     (id, keep, done)
 }
@@ -259,22 +257,23 @@ impl<'a> Worker<'a> {
         self.asked = false;
         for id in ids {
             while writes.len() >= WRITES
-                && let Some((id, keep, done)) = writes.next().await
+                && let Some(written) = writes.next().await
             {
-                self.settle(id, keep, done);
+                let (id, keep, done): Written = written;
+                self.settle(id, &keep, done);
             }
             if changed() {
                 break;
             }
             let removing = *removing.borrow();
             match self.decide(&id, removing).await {
-                Ok((Step::Nothing, keep)) => self.settle(id, keep, Ok(())),
+                Ok((Step::Nothing, keep)) => self.settle(id, &keep, Ok(())),
                 Ok((step, keep)) => writes.push(write(ctx, step, id, keep)),
-                Err(error) => self.settle(id, Vec::new(), Err(error)),
+                Err(error) => self.settle(id, &[], Err(error)),
             }
         }
         while let Some((id, keep, done)) = writes.next().await {
-            self.settle(id, keep, done);
+            self.settle(id, &keep, done);
         }
         !changed()
     }
@@ -341,10 +340,10 @@ impl<'a> Worker<'a> {
 
     /// What was begun for a Service has ended. Only then are the ports free that it no longer has; what failed may have
     /// happened all the same, so they stay its own until it is tried again.
-    fn settle(&mut self, id: ServiceId, keep: Vec<u16>, done: Result<(), ShadowError>) {
+    fn settle(&mut self, id: ServiceId, keep: &[u16], done: Result<(), ShadowError>) {
         match done {
             Ok(()) => {
-                self.allocator.release_except(&id, &keep);
+                self.allocator.release_except(&id, keep);
                 self.again.remove(&id);
                 self.failures.remove(&id);
             }

@@ -56,6 +56,16 @@ impl Forest {
         Some((object, object.read.as_ref().ok()?))
     }
 
+    /// The splits in force that have the Service `name` among their backends, those of the Service itself left out.
+    pub fn sending_to<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Object<TrafficSplit>> {
+        let others =
+            self.in_force.iter().filter(move |(root, _)| ***root != *name).map(|(_, object)| &**object);
+        others.filter(move |object| {
+            let split = object.read.as_ref().ok();
+            split.is_some_and(|split| split.backends.iter().any(|backend| backend.service == name))
+        })
+    }
+
     /// Why the split `name` is not in force.
     pub fn dropped(&self, name: &Name) -> Option<&Dropped> {
         self.dropped.get(name)
@@ -126,6 +136,10 @@ mod tests {
         );
         assert_eq!(dropped("s0"), Some(Dropped::Loop("b".into())));
         assert!(forest.get(&ServiceId::new("shop", "c")).is_none());
+        let sending_to =
+            |name| forest.sending_to(name).map(|object| object.name.name.to_string()).collect::<Vec<_>>();
+        assert_eq!((sending_to("b"), sending_to("c")), (vec!["s1".to_owned()], vec!["s2".to_owned()]));
+        assert!(sending_to("a").is_empty(), "the loop is not in force");
     }
 
     #[test]

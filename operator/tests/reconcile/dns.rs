@@ -39,10 +39,10 @@ async fn where_a_corefile_imports_servers_the_lines_stand_under_a_key_of_their_o
     api.put(COREDNS, config_map(json!({"Corefile": text})));
     api.put(CUSTOM, config_map(json!({"corp.server": "corp.example:53 {\n}\n"})));
     api.put(MESH, mesh(json!({})));
-    let _operator = operator(client);
+    let operator = operator(client);
     let lines = until("our key", &api, || Some(api.get(CUSTOM)?["data"][KEY].as_str()?.to_owned())).await;
     assert!(lines.contains("weft.mesh:53 {"), "{lines}");
-    two_more_looks(&api).await;
+    two_more_looks(&api, &operator).await;
     assert_eq!((corefile(&api), patches(&api, COREDNS)), (text, 0), "the Corefile is the distribution's");
     assert!(
         message(&api).contains(&format!("under {KEY} in ConfigMap kube-system/coredns-custom")),
@@ -82,12 +82,12 @@ async fn a_config_map_that_was_made_for_our_lines_goes_with_them() {
     let (api, client) = cluster().await;
     api.put(RESOLVER, service("10.96.0.77", &[53]));
     api.put(MESH, mesh(json!({"dns": {"provider": "KubeDNS"}})));
-    let _operator = operator(client);
+    let operator = operator(client);
     let made = until("kube-dns's ConfigMap", &api, || api.get(KUBE_DNS)).await;
     assert_eq!(made["data"]["stubDomains"], "{\"weft.mesh\": [\"10.96.0.77\"]}\n");
     assert_eq!(made["metadata"]["labels"]["weft.mesh/made-for"], "weft-system");
     assert_eq!(corefile(&api), COREFILE, "CoreDNS was not asked for");
-    two_more_looks(&api).await;
+    two_more_looks(&api, &operator).await;
     api.delete(MESH);
     until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
     assert_eq!(api.get(KUBE_DNS), None);
@@ -149,7 +149,7 @@ async fn a_fight_ends_after_a_few_rounds_and_everything_else_goes_on() {
     let (api, client) = cluster().await;
     let undoing = undo(&api, "argocd-controller");
     api.put(MESH, mesh(json!({})));
-    let _operator = operator(client);
+    let operator = operator(client);
     until("Conflict", &api, || (reason(&api, MESH, "DNSConfigured")? == "Conflict").then_some(())).await;
     let told = message(&api);
     assert!(told.contains("argocd-controller keeps undoing") && told.contains("spec.dns.provider"), "{told}");
@@ -162,7 +162,7 @@ async fn a_fight_ends_after_a_few_rounds_and_everything_else_goes_on() {
     api.delete(CART);
     api.put("/api/v1/namespaces/shop/services/pay", service("10.96.0.30", &[80]));
     until("the other shadow", &api, || api.get(&format!("{OURS}/services/pay-weft-shop"))).await;
-    two_more_looks(&api).await;
+    two_more_looks(&api, &operator).await;
     assert_eq!((patches(&api, COREDNS), message(&api)), (5, told), "not even the message changes");
     assert!(events().count() <= 2, "{:?}", events().collect::<Vec<_>>());
 
@@ -171,7 +171,7 @@ async fn a_fight_ends_after_a_few_rounds_and_everything_else_goes_on() {
     api.edit(MESH, |mesh| mesh["metadata"]["generation"] = json!(2));
     until("the lines", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
     until("no Conflict", &api, || (reason(&api, MESH, "DNSConfigured")? != "Conflict").then_some(())).await;
-    two_more_looks(&api).await;
+    two_more_looks(&api, &operator).await;
     assert_eq!(patches(&api, COREDNS), 6);
 }
 
@@ -189,13 +189,13 @@ async fn lines_of_somebody_else_for_our_domain_are_not_doubled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lines_of_another_mesh_are_another_meshs() {
-    let (api, _operator) = standing_mesh(json!({})).await;
+    let (api, operator) = standing_mesh(json!({})).await;
     let theirs = "# BEGIN weft.mesh in weft: managed by weft-operator, edits within are undone\nother.mesh:53 {\n}\n# END weft.mesh in weft\n";
     api.edit(COREDNS, |map| {
         let ours = map["data"]["Corefile"].as_str().unwrap().to_owned();
         map["data"]["Corefile"] = json!(ours + theirs);
     });
-    two_more_looks(&api).await;
+    two_more_looks(&api, &operator).await;
     assert!(
         corefile(&api).ends_with(theirs) && corefile(&api).contains("weft.mesh:53 {"),
         "{}",

@@ -347,6 +347,8 @@ async fn a_refused_daemonset_is_told_in_the_status() {
 async fn dns_that_cannot_be_edited_is_told_in_the_status() {
     let (api, client) = cluster().await;
     api.refuse("GET", COREDNS, 403, "no", u32::MAX);
+    // Nor may it be watched.
+    api.refuse("GET", "/api/v1/namespaces/kube-system/configmaps", 403, "no", u32::MAX);
     api.put(MESH, mesh(json!({})));
     let _operator = operator(client);
     let (status, reason, message) =

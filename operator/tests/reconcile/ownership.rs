@@ -9,6 +9,9 @@ const SECRET: &str = "/api/v1/namespaces/weft-system/secrets/weft-ca";
 const CA: &str = "/api/v1/namespaces/weft-system/configmaps/weft-ca";
 const PROXIES: &str = "/api/v1/namespaces/weft-system/services/weft-proxy";
 const NAMESPACE: &str = "/api/v1/namespaces/weft-system";
+const KUBE_DNS: &str = "/api/v1/namespaces/kube-system/configmaps/kube-dns";
+const RESOLVER: &str = "/api/v1/namespaces/weft-system/services/weft-dns";
+const STUBS: &str = "{\"corp.example\": [\"192.0.2.53\"]}";
 const RIVAL: &str = "/apis/weft.mesh/v1alpha1/namespaces/other/meshconfigs/weft";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,11 +170,15 @@ async fn left_behind() -> (ApiServer, kube::Client) {
     until("shadow", &api, || api.get(SHADOW)).await;
     until("block", &api, || corefile(&api).contains("weft.mesh:53 {").then_some(())).await;
     two_more_looks(&api, &operator).await;
-    // It gives the Lease back; nobody takes it.
+    resign(&api, &mut operator).await;
+    (api, client)
+}
+
+/// It gives the Lease back; nobody takes it.
+async fn resign(api: &ApiServer, operator: &mut Operator) {
     operator.stop.send_replace(true);
     operator.leading.wait_for(|leads| !*leads).await.unwrap();
-    until("given back", &api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "").then_some(())).await;
-    (api, client)
+    until("given back", api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "").then_some(())).await;
 }
 
 fn clean_up(client: &kube::Client, force: bool) -> Cleanup<'static> {
@@ -193,6 +200,23 @@ async fn without_an_operator_the_clean_up_does_its_work() {
         let holder = api.get(LEASE).unwrap()["spec"]["holderIdentity"].clone();
         assert_eq!(holder, "", "the Lease was given back, or never taken");
     }
+}
+
+/// Its lines are known by where they lead, and nobody there knows the resolver's address.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_operator_kube_dns_is_told_to_forget_the_mesh() {
+    let (api, client) = cluster().await;
+    api.put(RESOLVER, service("10.96.0.77", &[53]));
+    api.put(KUBE_DNS, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"stubDomains": STUBS}}));
+    api.put(MESH, mesh(json!({"dns": {"provider": "KubeDNS"}})));
+    let mut operator = operator(client.clone());
+    let stubs = || Some(api.get(KUBE_DNS)?["data"]["stubDomains"].as_str()?.to_owned());
+    until("stub domains", &api, || stubs().filter(|text| text.contains("weft.mesh"))).await;
+    two_more_looks(&api, &operator).await;
+    resign(&api, &mut operator).await;
+    clean_up(&client, false).run().await.unwrap();
+    assert_eq!(stubs().unwrap(), STUBS);
+    assert!(api.get(MESH).is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -240,12 +240,11 @@ impl Sync {
             if let Some(v1::resource::Body::Service(service)) = &resource.body {
                 self.applier.restrict(&resource.name, service);
             }
-            match named(resource) {
-                Some(key) => self.applier.reject(key, error.to_string()),
-                None => {
-                    let key = (resource.kind, resource.name.clone());
-                    self.not_understood.insert(key, error.to_string());
-                }
+            if let Some(key) = named(resource) {
+                self.applier.reject(key, error.to_string());
+            } else {
+                let key = (resource.kind, resource.name.clone());
+                self.not_understood.insert(key, error.to_string());
             }
         }
     }

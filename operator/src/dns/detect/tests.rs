@@ -64,15 +64,28 @@ fn summary(facts: &Facts) -> String {
     }
 }
 
-/// Every cluster that people have, as far as we know them, and what is made of it.
-#[test]
-fn clusters_of_all_kinds() {
-    let gke = with(
-        bare(),
-        "kube-dns",
-        "gke.gcr.io/k8s-dns-kube-dns:1.23.0-gke.9",
-        &[("kube-dns", "/kube-dns-config", true)],
-    );
+/// A title, and a cluster.
+type Case = (&'static str, Facts);
+
+const CUSTOM_MOUNTS: [(&str, &str, bool); 2] =
+    [("coredns", "/etc/coredns", false), (CUSTOM, "/etc/coredns/custom", true)];
+
+fn k3s(image: &str) -> Facts {
+    maps(with(bare(), "coredns", image, &CUSTOM_MOUNTS), &[("coredns", COREFILE, K3S)])
+}
+
+fn node_cache(facts: Facts) -> Facts {
+    maps(facts, &[("node-local-dns", COREFILE, NODE_CACHE)])
+}
+
+/// The same with a DaemonSet that reads kube-dns's stub domains.
+fn reads_stubs(facts: Facts) -> Facts {
+    let mounts = [("kube-dns", "/etc/kube-dns", true), ("node-local-dns", "/etc/coredns", false)];
+    let behind = facts.behind.clone();
+    Facts { behind, ..with(node_cache(facts), "node-local-dns", "k8s-dns-node-cache:1.26.4", &mounts) }
+}
+
+fn with_core_dns() -> Vec<Case> {
     let rke2 = with(
         Facts {
             services: [("rke2-coredns-rke2-coredns".to_owned(), [10, 43, 0, 10].into())].into(),
@@ -82,20 +95,10 @@ fn clusters_of_all_kinds() {
         "rancher/hardened-coredns:v1.12.3-build20250806",
         &[("rke2-coredns-rke2-coredns", "/etc/coredns", false)],
     );
-    let custom = [("coredns", "/etc/coredns", false), (CUSTOM, "/etc/coredns/custom", true)];
-    let k3s = |image| maps(with(bare(), "coredns", image, &custom), &[("coredns", COREFILE, K3S)]);
-    let aks =
-        with(bare(), "coredns", "mcr.microsoft.com/oss/kubernetes/coredns:v1.9.4-hotfix.20240704", &custom);
+    let image = "mcr.microsoft.com/oss/kubernetes/coredns:v1.9.4-hotfix.20240704";
+    let aks = with(bare(), "coredns", image, &CUSTOM_MOUNTS);
     let aks = maps(aks, &[("coredns", COREFILE, AKS), (CUSTOM, "corp.server", "corp.example:53 {\n}\n")]);
-    let openshift = Facts { services: BTreeMap::new(), openshift: Some([172, 30, 0, 10].into()), ..bare() };
-    let node_cache = |facts| maps(facts, &[("node-local-dns", COREFILE, NODE_CACHE)]);
-    let stubs = [("kube-dns", "/etc/kube-dns", true), ("node-local-dns", "/etc/coredns", false)];
-    let reads_stubs = |facts: Facts| {
-        let behind = facts.behind.clone();
-        Facts { behind, ..with(node_cache(facts), "node-local-dns", "k8s-dns-node-cache:1.26.4", &stubs) }
-    };
-    let mut text = String::new();
-    for (title, facts) in [
+    vec![
         ("kubeadm", kubeadm("registry.k8s.io/coredns/coredns:v1.11.3")),
         ("kubeadm of 2019", kubeadm("k8s.gcr.io/coredns:1.3.1")),
         ("kubeadm of 2018, too old", kubeadm("k8s.gcr.io/coredns:1.2.6")),
@@ -105,13 +108,24 @@ fn clusters_of_all_kinds() {
         ("AKS", aks.clone()),
         ("AKS whose Deployment may not be read", Facts { workloads: BTreeMap::new(), ..aks }),
         ("imports that the pods do not see", {
-            maps(with(bare(), "coredns", "coredns:1.9.3", &custom[..1]), &[("coredns", COREFILE, AKS)])
+            maps(with(bare(), "coredns", "coredns:1.9.3", &CUSTOM_MOUNTS[..1]), &[("coredns", COREFILE, AKS)])
         }),
         ("RKE2", maps(rke2, &[("rke2-coredns-rke2-coredns", COREFILE, KUBEADM)])),
         ("Helm's chart under another name", {
             let asked = weft_crds::meshconfig::Dns { config_map: "dns-coredns".into(), ..Default::default() };
             maps(Facts { asked, ..bare() }, &[("dns-coredns", COREFILE, KUBEADM)])
         }),
+    ]
+}
+
+fn with_kube_dns_and_caches() -> Vec<Case> {
+    let gke = with(
+        bare(),
+        "kube-dns",
+        "gke.gcr.io/k8s-dns-kube-dns:1.23.0-gke.9",
+        &[("kube-dns", "/kube-dns-config", true)],
+    );
+    vec![
         ("GKE", maps(gke.clone(), &[("kube-dns", "stubDomains", "{}")])),
         ("GKE without its ConfigMap", gke.clone()),
         ("GKE without the chart's Service", Facts { resolver: None, ..gke.clone() }),
@@ -132,6 +146,12 @@ fn clusters_of_all_kinds() {
         ("a NodeLocal DNSCache that forwards nothing", {
             maps(kubeadm("coredns:1.11.3"), &[("node-local-dns", COREFILE, ".:53 {\n    cache\n}\n")])
         }),
+    ]
+}
+
+fn with_openshift() -> Vec<Case> {
+    let openshift = Facts { services: BTreeMap::new(), openshift: Some([172, 30, 0, 10].into()), ..bare() };
+    vec![
         ("OpenShift", openshift.clone()),
         ("OpenShift, its namespace asked for", {
             let asked =
@@ -140,6 +160,11 @@ fn clusters_of_all_kinds() {
             maps(Facts { asked, services, ..openshift.clone() }, &[("dns-default", COREFILE, OPENSHIFT)])
         }),
         ("OpenShift without the chart's Service", Facts { resolver: None, ..openshift }),
+    ]
+}
+
+fn that_cannot_be_told() -> Vec<Case> {
+    vec![
         ("no DNS at all", Facts { services: BTreeMap::new(), ..bare() }),
         ("a Service with nothing that is known behind it", bare()),
         ("a Corefile that may not be read", Facts { forbidden: ["coredns".to_owned()].into(), ..bare() }),
@@ -170,10 +195,15 @@ fn clusters_of_all_kinds() {
             "damaged marks",
             maps(bare(), &[("coredns", COREFILE, "# END weft.mesh in weft-system\n.:53 {\n}\n")]),
         ),
-    ] {
-        text += &format!("== {title}\n{}\n", summary(&facts));
-    }
-    insta::assert_snapshot!(text);
+    ]
+}
+
+/// Every cluster that people have, as far as we know them, and what is made of it.
+#[test]
+fn clusters_of_all_kinds() {
+    let all = [with_core_dns(), with_kube_dns_and_caches(), with_openshift(), that_cannot_be_told()];
+    let text = all.iter().flatten().map(|(title, facts)| format!("== {title}\n{}\n", summary(facts)));
+    insta::assert_snapshot!(text.collect::<String>());
 }
 
 #[test]
@@ -197,10 +227,9 @@ fn our_own_lines_are_not_in_our_way() {
     let theirs = corefile::edit(KUBEADM, "other-system", Some(block)).unwrap();
     let error = detect(&maps(facts, &[("coredns", COREFILE, &theirs)])).unwrap_err();
     assert!(matches!(error, DetectError::Taken(..)), "the older mesh wins: {error}");
-    let custom = [("coredns", "/etc/coredns", false), (CUSTOM, "/etc/coredns/custom", true)];
     let key = places::custom_key("weft-system");
     let facts = maps(
-        with(bare(), "coredns", "coredns:1.12.3", &custom),
+        with(bare(), "coredns", "coredns:1.12.3", &CUSTOM_MOUNTS),
         &[("coredns", COREFILE, K3S), (CUSTOM, &key, block)],
     );
     assert!(detect(&facts).is_ok());

@@ -43,13 +43,12 @@ pub(super) async fn gather(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory
     let caches: BTreeSet<String> =
         NODE_CACHES.into_iter().filter(|name| maps.contains_key(*name)).map(ToOwned::to_owned).collect();
     let known = memory.pods(&facts.behind, &caches).cloned();
-    let pods = match known {
-        Some(pods) => pods,
-        None => {
-            let pods = pods(ctx, &facts, &behind, caches).await;
-            memory.remember(pods.clone());
-            pods
-        }
+    let pods = if let Some(pods) = known {
+        pods
+    } else {
+        let pods = pods(ctx, &facts, &behind, caches).await;
+        memory.remember(pods.clone());
+        pods
     };
     facts.workloads = pods.workloads;
     facts.no_cache = pods.no_cache;
@@ -135,7 +134,7 @@ async fn pods(
             Ok(Some(found)) => drop(pods.workloads.insert(name.clone(), Workload::of(&found.spec.template))),
             Ok(None) => drop(pods.no_cache.insert(name.clone())),
             Err(error) => {
-                tracing::debug!(namespace, name, %error, "whether there is a NodeLocal DNSCache is not known")
+                tracing::debug!(namespace, name, %error, "whether there is a NodeLocal DNSCache is not known");
             }
         }
     }

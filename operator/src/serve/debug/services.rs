@@ -179,8 +179,10 @@ fn view(debug: &Debug, around: &Around, service: &ServiceFacts) -> ServiceView {
         name: id.name.to_string(),
         traffic_type: Settings::of(service, &defaults).0.traffic(service).as_str(),
         errors: errors(debug, id, shadow.is_some(), &ports, &counts),
-        shadow: shadow
-            .map(|shadow| ShadowView { name: shadow.name.to_string(), cluster_ip: shadow.cluster_ips.first().copied() }),
+        shadow: shadow.map(|shadow| ShadowView {
+            name: shadow.name.to_string(),
+            cluster_ip: shadow.cluster_ips.first().copied(),
+        }),
         ports,
         endpoints: counts,
         split,
@@ -214,13 +216,11 @@ fn errors(
     errors
 }
 
-/// The split in force of `service`, and those in force that have it among their backends or lead to one that has.
+/// The split in force of `service`, and those in force that have it among their backends.
 fn splits(smi: &Objects, service: &ServiceId) -> (Option<String>, Vec<String>) {
     let Some(forest) = smi.forest(&service.namespace) else { return (None, Vec::new()) };
-    let named = |root: &ServiceId| forest.get(root).map(|(object, _)| object.name.to_string());
-    let above = smi.roots_above(service);
-    let above = above.iter().filter(|root| *root != service).filter_map(named).collect();
-    (named(service), above)
+    let own = forest.get(service).map(|(object, _)| object.name.to_string());
+    (own, forest.sending_to(&service.name).map(|object| object.name.to_string()).collect())
 }
 
 /// Every address of the Service's own family, with its best state and its node.
