@@ -245,7 +245,7 @@ impl Reconciler {
         self.failures.store(0, Ordering::Relaxed);
         Ok(Action::requeue(if settled {
             AT_REST
-        } else if dns.state.waits_for_a_person() {
+        } else if dns.state.waits_for_a_person() && !rolling {
             WATCHFUL
         } else {
             UNDER_WAY
