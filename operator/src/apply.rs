@@ -140,9 +140,12 @@ impl Writer {
         K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
         let key = Key::of::<K>(namespace, name);
-        if let Some(seen) = self.seen.get(&key) {
-            let object = seen.map(|object| serde_json::from_value((*object).clone())).transpose();
-            return object.map_err(kube::Error::SerdeError);
+        match self.seen.get(&key) {
+            Sight::Absent => return Ok(None),
+            Sight::There(object) => {
+                return serde_json::from_value((*object).clone()).map(Some).map_err(kube::Error::SerdeError);
+            }
+            Sight::Unknown => {}
         }
         let Some(read) = within(READ, api.get_opt(name)).await else {
             return Err(kube::Error::Service("no answer in time".into()));
