@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use crate::client::UNACKNOWLEDGED;
 use crate::lease::{Fence, WRITE};
-use seen::Key;
 pub use seen::Seen;
+use seen::{Key, Sight};
 
 /// The name our fields are owned under.
 pub const FIELD_MANAGER: &str = "weft-operator";

@@ -237,7 +237,7 @@ mod tests {
         seen.told::<ConfigMap>(&key, None);
         assert_eq!(text(&seen, &key), "absent");
         seen.told(&key, Some(&map(1, "x")));
-        assert_eq!(text(&seen, &key), "x".to_owned());
+        assert_eq!(text(&seen, &key), "x");
     }
 
     #[test]
@@ -248,9 +248,9 @@ mod tests {
         let told = |seen: &Seen| *seen.changes().borrow();
         let before = *changes.borrow();
         seen.wrote(&key, &Ok(map(3, "ours")));
-        assert_eq!(text(&seen, &key), "ours".to_owned());
+        assert_eq!(text(&seen, &key), "ours");
         seen.told(&key, Some(&map(2, "on its way meanwhile")));
-        assert_eq!(text(&seen, &key), "ours".to_owned(), "the watch lags behind");
+        assert_eq!(text(&seen, &key), "ours", "the watch lags behind");
         seen.told(&key, Some(&map(3, "ours")));
         assert_eq!(told(&seen), before);
         seen.told(&key, Some(&map(4, "somebody's")));
@@ -262,7 +262,7 @@ mod tests {
         // The watch was quicker than the answer.
         seen.told(&key, Some(&map(7, "later")));
         seen.wrote(&key, &Ok(map(6, "ours")));
-        assert_eq!(text(&seen, &key), "later".to_owned());
+        assert_eq!(text(&seen, &key), "later");
     }
 
     #[test]
@@ -274,6 +274,6 @@ mod tests {
         seen.wrote::<ConfigMap>(&key, &Err(WriteError::Unanswered("m".into())));
         assert_eq!(text(&seen, &key), "unknown", "it has to be asked for");
         seen.looked(&key, Some(&map(2, "y")));
-        assert_eq!(text(&seen, &key), "y".to_owned());
+        assert_eq!(text(&seen, &key), "y");
     }
 }
