@@ -347,8 +347,8 @@ async fn a_refused_daemonset_is_told_in_the_status() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dns_that_cannot_be_edited_is_told_in_the_status() {
     let (api, client) = cluster().await;
+    // Neither by itself nor by a list, with which a watch begins.
     api.refuse("GET", COREDNS, 403, "no", u32::MAX);
-    // Nor may it be watched.
     api.refuse("GET", "/api/v1/namespaces/kube-system/configmaps", 403, "no", u32::MAX);
     api.put(MESH, mesh(json!({})));
     let _operator = operator(client);
