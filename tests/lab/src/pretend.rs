@@ -63,7 +63,8 @@ fn answer(path: &str, fault: Fault, began: Instant) -> Response<Full<Bytes>> {
 
 /// As a proxy that carries a hundred requests a second would say it.
 fn status(fault: Fault, began: Instant) -> Value {
-    let requests = u64::try_from(began.elapsed().as_millis() / 10).unwrap_or(u64::MAX);
+    // Even, so that half of them are half.
+    let requests = 2 * u64::try_from(began.elapsed().as_millis() / 20).unwrap_or(0);
     let refused = json!([{ "resource": "Service lab/pretended", "reason": "it is only pretended" }]);
     json!({
         "digest": "0000000000000000",
