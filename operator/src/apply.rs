@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use crate::client::UNACKNOWLEDGED;
 use crate::lease::{Fence, WRITE};
-use seen::Key;
 pub use seen::Seen;
+use seen::{Key, Sight};
 
 /// The name our fields are owned under.
 pub const FIELD_MANAGER: &str = "weft-operator";
@@ -147,9 +147,12 @@ impl Writer {
         K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
         let key = Key::of::<K>(namespace, name);
-        if let Some(seen) = self.seen.get(&key) {
-            let object = seen.map(|object| serde_json::from_value((*object).clone())).transpose();
-            return object.map_err(kube::Error::SerdeError);
+        match self.seen.get(&key) {
+            Sight::Absent => return Ok(None),
+            Sight::There(object) => {
+                return serde_json::from_value((*object).clone()).map(Some).map_err(kube::Error::SerdeError);
+            }
+            Sight::Unknown => {}
         }
         let Some(read) = within(READ, api.get_opt(name)).await else {
             return Err(kube::Error::Service("no answer in time".into()));

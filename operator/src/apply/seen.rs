@@ -41,11 +41,36 @@ pub struct Seen {
     changes: watch::Sender<u64>,
 }
 
+/// What is known of an object.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) enum Sight {
+    /// Nothing: nobody follows it, the watch has not told yet, or what became of a write is in doubt.
+    #[default]
+    Unknown,
+    /// It is not there.
+    Absent,
+    /// This is it.
+    There(Arc<Value>),
+}
+
+impl Sight {
+    fn of<K: Serialize>(object: Option<&K>) -> Self {
+        object.map_or(Self::Absent, |object| json(object).map_or(Self::Unknown, Self::There))
+    }
+
+    fn object(&self) -> Option<&Value> {
+        match self {
+            Self::There(object) => Some(object),
+            Self::Unknown | Self::Absent => None,
+        }
+    }
+}
+
 /// An object that is followed.
 #[derive(Debug, Default)]
 struct Followed {
-    /// `None`: the watch has not told yet. `Some(None)`: it is not there.
-    live: Option<Option<Arc<Value>>>,
+    /// By the watch.
+    live: Sight,
     /// Our own last write, until the watch has told of it or of something later.
     ahead: Option<Arc<Value>>,
 }
@@ -91,18 +116,22 @@ impl Seen {
         self.changes.subscribe()
     }
 
-    /// The object as it is; `Some(None)`: it is not there. `None`: that is not known.
-    pub(super) fn get(&self, key: &Key) -> Option<Option<Arc<Value>>> {
+    /// The object as it is.
+    pub(super) fn get(&self, key: &Key) -> Sight {
         let objects = self.lock();
-        let followed = objects.get(key)?;
-        let live = followed.live.clone()?;
-        Some(followed.ahead.clone().or(live))
+        match objects.get(key) {
+            Some(Followed { live, ahead: Some(ahead) }) if *live != Sight::Unknown => {
+                Sight::There(Arc::clone(ahead))
+            }
+            Some(followed) => followed.live.clone(),
+            None => Sight::Unknown,
+        }
     }
 
     /// What was found when it was asked for.
     pub(super) fn looked<K: Serialize>(&self, key: &Key, object: Option<&K>) {
         if let Some(followed) = self.lock().get_mut(key) {
-            *followed = Followed { live: Some(object.and_then(json)), ahead: None };
+            *followed = Followed { live: Sight::of(object), ahead: None };
         }
     }
 
@@ -113,9 +142,8 @@ impl Seen {
         match written {
             Ok(object) => {
                 let object = json(object);
-                let live = followed.live.as_ref().and_then(|live| live.as_deref());
                 // The watch may have been quicker.
-                followed.ahead = object.filter(|object| !is_settled(live, object));
+                followed.ahead = object.filter(|object| !is_settled(followed.live.object(), object));
             }
             Err(WriteError::NotLeader(_)) => {}
             Err(_) => *followed = Followed::default(),
@@ -130,23 +158,21 @@ impl Seen {
     }
 
     fn told<K: Serialize>(&self, key: &Key, object: Option<&K>) {
-        let object = object.and_then(json);
+        let now = Sight::of(object);
         let mut objects = self.lock();
         let Some(followed) = objects.get_mut(key) else { return };
         let mut ours = false;
-        if let Some(ahead) = &followed.ahead {
-            match &object {
-                Some(object) if version(object) == version(ahead) => ours = true,
-                Some(object) if !is_settled(Some(object), ahead) => return,
-                _ => {}
+        if let (Some(ahead), Some(object)) = (&followed.ahead, now.object()) {
+            if !is_settled(Some(object), ahead) {
+                return;
             }
+            ours = version(object) == version(ahead);
         }
-        let before = followed.live.replace(object);
-        followed.ahead = None;
-        let same = before.is_some_and(|before| {
-            let now = followed.live.iter().flatten().next();
-            before.as_deref().map(version) == now.map(|now| version(now))
-        });
+        let same = match (&followed.live, &now) {
+            (Sight::There(before), Sight::There(now)) => version(before) == version(now),
+            (before, now) => before == now,
+        };
+        *followed = Followed { live: now, ahead: None };
         drop(objects);
         if !ours && !same {
             self.changes.send_modify(|changes| *changes += 1);
@@ -195,19 +221,23 @@ mod tests {
         (seen, key)
     }
 
-    fn text(seen: &Seen, key: &Key) -> Option<Option<String>> {
-        Some(seen.get(key)?.map(|object| object["data"]["a"].as_str().unwrap().to_owned()))
+    fn text(seen: &Seen, key: &Key) -> String {
+        match seen.get(key) {
+            Sight::Unknown => "unknown".to_owned(),
+            Sight::Absent => "absent".to_owned(),
+            Sight::There(object) => object["data"]["a"].as_str().unwrap().to_owned(),
+        }
     }
 
     #[test]
     fn nothing_is_known_before_the_watch_has_told() {
         let (seen, key) = followed();
-        assert_eq!(text(&seen, &key), None);
-        assert_eq!(text(&seen, &Key::of::<ConfigMap>("ns", "other")), None);
+        assert_eq!(text(&seen, &key), "unknown");
+        assert_eq!(text(&seen, &Key::of::<ConfigMap>("ns", "other")), "unknown");
         seen.told::<ConfigMap>(&key, None);
-        assert_eq!(text(&seen, &key), Some(None), "it is known not to be there");
+        assert_eq!(text(&seen, &key), "absent");
         seen.told(&key, Some(&map(1, "x")));
-        assert_eq!(text(&seen, &key), Some(Some("x".to_owned())));
+        assert_eq!(text(&seen, &key), "x");
     }
 
     #[test]
@@ -218,21 +248,21 @@ mod tests {
         let told = |seen: &Seen| *seen.changes().borrow();
         let before = *changes.borrow();
         seen.wrote(&key, &Ok(map(3, "ours")));
-        assert_eq!(text(&seen, &key), Some(Some("ours".to_owned())));
+        assert_eq!(text(&seen, &key), "ours");
         seen.told(&key, Some(&map(2, "on its way meanwhile")));
-        assert_eq!(text(&seen, &key), Some(Some("ours".to_owned())), "the watch lags behind");
+        assert_eq!(text(&seen, &key), "ours", "the watch lags behind");
         seen.told(&key, Some(&map(3, "ours")));
         assert_eq!(told(&seen), before);
         seen.told(&key, Some(&map(4, "somebody's")));
-        assert_eq!((text(&seen, &key), told(&seen)), (Some(Some("somebody's".to_owned())), before + 1));
+        assert_eq!((text(&seen, &key), told(&seen)), ("somebody's".to_owned(), before + 1));
         seen.told(&key, Some(&map(4, "somebody's")));
         assert_eq!(told(&seen), before + 1, "a list that tells the same");
         seen.told::<ConfigMap>(&key, None);
-        assert_eq!((text(&seen, &key), told(&seen)), (Some(None), before + 2));
+        assert_eq!((text(&seen, &key), told(&seen)), ("absent".to_owned(), before + 2));
         // The watch was quicker than the answer.
         seen.told(&key, Some(&map(7, "later")));
         seen.wrote(&key, &Ok(map(6, "ours")));
-        assert_eq!(text(&seen, &key), Some(Some("later".to_owned())));
+        assert_eq!(text(&seen, &key), "later");
     }
 
     #[test]
@@ -240,10 +270,10 @@ mod tests {
         let (seen, key) = followed();
         seen.told(&key, Some(&map(1, "x")));
         seen.wrote::<ConfigMap>(&key, &Err(WriteError::NotLeader("m".into())));
-        assert!(seen.get(&key).is_some(), "nothing was sent");
+        assert_eq!(text(&seen, &key), "x", "nothing was sent");
         seen.wrote::<ConfigMap>(&key, &Err(WriteError::Unanswered("m".into())));
-        assert!(seen.get(&key).is_none(), "it has to be asked for");
+        assert_eq!(text(&seen, &key), "unknown", "it has to be asked for");
         seen.looked(&key, Some(&map(2, "y")));
-        assert_eq!(text(&seen, &key), Some(Some("y".to_owned())));
+        assert_eq!(text(&seen, &key), "y");
     }
 }

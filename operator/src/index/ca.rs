@@ -32,7 +32,9 @@ impl Index {
             if let Stored::Whole(pair) = &now {
                 ca.last = Some(pair.clone());
             }
-            std::mem::replace(&mut ca.now, now.clone()) != now
+            let changed = ca.now != now;
+            ca.now = now;
+            changed
         });
     }
 }

@@ -45,13 +45,14 @@ impl fmt::Display for Rival {
 /// Who is served already comes first, so that nobody's traffic is taken over by a newcomer; then the older.
 pub fn rival<'a>(
     namespace: &str,
-    meshes: impl Iterator<Item = &'a Arc<MeshConfig>> + Clone,
+    meshes: impl Iterator<Item = &'a Arc<MeshConfig>>,
     operated: impl Fn(&str) -> bool,
 ) -> Option<Rival> {
-    let mut namespaces: BTreeSet<_> = meshes.clone().filter_map(|mesh| mesh.namespace()).collect();
+    let meshes: Vec<_> = meshes.collect();
+    let mut namespaces: BTreeSet<_> = meshes.iter().filter_map(|mesh| mesh.namespace()).collect();
     namespaces.retain(|one| one == namespace || operated(one));
     let mut claims: Vec<_> =
-        namespaces.iter().filter_map(|namespace| scope::active(meshes.clone(), namespace)).collect();
+        namespaces.iter().filter_map(|namespace| scope::active(meshes.iter().copied(), namespace)).collect();
     claims.sort_by_key(|mesh| {
         let served = mesh.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
         (!served, mesh.creation_timestamp().map(|time| time.0), mesh.namespace(), mesh.name_any())

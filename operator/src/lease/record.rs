@@ -97,11 +97,10 @@ impl Record {
             Known::Absent => or_wait(self.since, Decision::Create),
             Known::There(lease) => match holder(lease) {
                 Some(holder) if holder == me => Decision::Renew,
-                Some(_) => or_wait(self.since, Decision::Take),
                 None if is_given_back(lease) => Decision::Take,
                 // As the chart makes it; or made anew beneath somebody who still writes.
                 None if was_never_held(lease) => or_wait(self.anothers, Decision::Take),
-                None => or_wait(self.since, Decision::Take),
+                _ => or_wait(self.since, Decision::Take),
             },
         }
     }

@@ -139,7 +139,8 @@ mod tests {
         mesh.metadata.namespace = Some("weft-system".into());
         index.take(&MeshKind, Event::Apply(mesh), &mut None);
         let labels = json!({"weft.mesh/shadow": "true", "weft.mesh/service-namespace": "shop", "weft.mesh/service-name": "cart"});
-        let owner = json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "name": "weft", "uid": "u"});
+        let owner =
+            json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "name": "weft", "uid": "u"});
         let shadow = json!({"metadata": {"namespace": "weft-system", "name": "cart-weft-shop", "labels": labels, "ownerReferences": [owner]},
             "spec": {"clusterIP": "10.96.0.20", "clusterIPs": ["10.96.0.20", "fd00::20"], "ports": [{"port": 80, "targetPort": 10000}]}});
         index.take(&ServiceKind, Event::Apply(serde_json::from_value(shadow).unwrap()), &mut None);

@@ -239,7 +239,8 @@ async fn the_second_mesh_config_waits_and_is_served_when_the_first_is_gone() {
         (api.get(DAEMONSET)?["metadata"]["ownerReferences"][0]["name"] == "second").then_some(())
     })
     .await;
-    assert_ne!(reason(&api, SECOND, "Ready").as_deref(), Some("Conflict"));
+    // The status comes last.
+    until("no Conflict", &api, || (reason(&api, SECOND, "Ready")? != "Conflict").then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -346,8 +347,8 @@ async fn a_refused_daemonset_is_told_in_the_status() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dns_that_cannot_be_edited_is_told_in_the_status() {
     let (api, client) = cluster().await;
+    // Neither by itself nor by a list, with which a watch begins.
     api.refuse("GET", COREDNS, 403, "no", u32::MAX);
-    // Nor may it be watched.
     api.refuse("GET", "/api/v1/namespaces/kube-system/configmaps", 403, "no", u32::MAX);
     api.put(MESH, mesh(json!({})));
     let _operator = operator(client);

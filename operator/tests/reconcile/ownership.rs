@@ -207,7 +207,10 @@ async fn without_an_operator_the_clean_up_does_its_work() {
 async fn without_an_operator_kube_dns_is_told_to_forget_the_mesh() {
     let (api, client) = cluster().await;
     api.put(RESOLVER, service("10.96.0.77", &[53]));
-    api.put(KUBE_DNS, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"stubDomains": STUBS}}));
+    api.put(
+        KUBE_DNS,
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"stubDomains": STUBS}}),
+    );
     api.put(MESH, mesh(json!({"dns": {"provider": "KubeDNS"}})));
     let mut operator = operator(client.clone());
     let stubs = || Some(api.get(KUBE_DNS)?["data"]["stubDomains"].as_str()?.to_owned());
