@@ -75,7 +75,7 @@ pub struct RunArgs {
     #[arg(long, env = "WEFT_METRICS_API_PORT", default_value_t = contract::METRICS_API_PORT)]
     pub metrics_api_port: u16,
     /// Port of the resolver of mesh names, UDP and TCP.
-    #[arg(long, env = "WEFT_DNS_PORT", default_value_t = contract::DNS_PORT)]
+    #[arg(long, env = "WEFT_RESOLVER_PORT", default_value_t = contract::DNS_PORT)]
     pub dns_port: u16,
     /// Port of the debug API, on the loopback address.
     #[arg(long, env = "WEFT_DEBUG_PORT", default_value_t = contract::DEBUG_PORT)]
