@@ -245,7 +245,14 @@ impl Writer {
             + 'static,
     {
         // By force: these objects are ours, whoever edited them.
-        self.patch(desired, PatchParams::apply(FIELD_MANAGER).force()).await
+        let written = self.patch(desired, PatchParams::apply(FIELD_MANAGER).force()).await?;
+        let encoding = |source| WriteError::Encoding { object: describe(desired), source };
+        let wanted = serde_json::to_value(desired).map_err(encoding)?;
+        if contains(&serde_json::to_value(&written).map_err(encoding)?, &wanted) {
+            return Ok(written);
+        }
+        // Applying leaves the items that somebody has put into our lists, for they are his. A merge takes lists as a whole.
+        self.merge(&desired.namespace().unwrap_or_default(), &desired.name_any(), &wanted).await
     }
 
     async fn patch<K>(&self, desired: &K, params: PatchParams) -> Result<K, WriteError>

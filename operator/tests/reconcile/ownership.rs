@@ -33,6 +33,29 @@ async fn what_somebody_deletes_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_adds_to_our_lists_goes() {
+    let (api, operator) = standing_mesh(json!({})).await;
+    let ports = target_ports(&api.get(SHADOW).unwrap());
+    let pod = |api: &ApiServer| api.get(DAEMONSET).unwrap()["spec"]["template"]["spec"].clone();
+    let before = pod(&api);
+    api.edit(SHADOW, |shadow| {
+        let more = json!({"name": "more", "port": 9999, "protocol": "TCP", "targetPort": 1});
+        shadow["spec"]["ports"].as_array_mut().unwrap().push(more);
+    });
+    until("the shadow's ports", &api, || (target_ports(&api.get(SHADOW).unwrap()) == ports).then_some(()))
+        .await;
+    api.edit(DAEMONSET, |set| {
+        let pod = &mut set["spec"]["template"]["spec"];
+        pod["containers"][0]["env"].as_array_mut().unwrap().push(json!({"name": "DEBUG", "value": "1"}));
+        pod["containers"].as_array_mut().unwrap().push(json!({"name": "sidecar", "image": "theirs:1"}));
+    });
+    until("the proxies' pods", &api, || (pod(&api) == before).then_some(())).await;
+    let writes = api.writes();
+    two_more_looks(&api, &operator).await;
+    assert_eq!(api.writes(), writes, "that was all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ca_that_somebody_damages_comes_back_and_one_that_is_emptied_is_made_anew() {
     let (api, _operator) = standing_mesh(json!({})).await;
     let data = |path: &str| api.get(path).unwrap()["data"].clone();
