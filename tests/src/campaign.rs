@@ -155,7 +155,7 @@ pub async fn run(stage: &Stage, embedded: &Embedded, options: Options) -> Result
             ProbeInAPod::start(stage, &format!("probe-{node}"), node, &stage.url("alpha", "/")).await?,
         ));
     }
-    let steps = strike_all(stage, embedded, options).await?;
+    let steps = Box::pin(strike_all(stage, embedded, options)).await?;
 
     let mut mesh = (0, 0);
     for load in loads {
@@ -187,8 +187,7 @@ async fn strike_all(stage: &Stage, embedded: &Embedded, options: Options) -> Res
             let (before, after) = (rng.usize(..Coming::AT_MOST), rng.usize(..Coming::AT_MOST));
             coming.or_going(stage, before).await?;
             let (at, from_us) = (began.elapsed(), now_us()?);
-            fault
-                .strike(cluster, embedded, &node)
+            Box::pin(fault.strike(cluster, embedded, &node))
                 .await
                 .map_err(|error| format!("{fault:?} on {node}: {error}"))?;
             let over = Instant::now();
