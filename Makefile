@@ -52,8 +52,9 @@ e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main, data-path
 	@tests/run-e2e.sh $(SUITE)
 
 .PHONY: e2e-all
-e2e-all: deps ## End-to-end tests of every suite
-	@for suite in main data-path smi lifecycle; do tests/run-e2e.sh $$suite || exit 1; done
+# `lifecycle` joins them once it has been seen to pass as a whole; until then `make e2e SUITE=lifecycle` is on demand.
+e2e-all: deps ## End-to-end tests of the suites main, data-path and smi
+	@for suite in main data-path smi; do tests/run-e2e.sh $$suite || exit 1; done
 
 ##@ Long campaigns, whose short forms are in `make test`
 

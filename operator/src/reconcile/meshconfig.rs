@@ -209,7 +209,7 @@ impl Reconciler {
                 mesh.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
             self.set_finalizers(mesh, &finalizers).await?;
         }
-        let kept = self.keep_proxies(mesh).await.map_err(|error| error.to_string());
+        let kept = Box::pin(self.keep_proxies(mesh)).await.map_err(|error| error.to_string());
         let (daemonset, rollout) = match kept {
             Ok((daemonset, rollout)) => (Ok(daemonset), Some(rollout)),
             Err(error) => (Err(error), None),
