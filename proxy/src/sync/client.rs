@@ -15,6 +15,14 @@ use super::{Drift, Operator, Sync};
 /// The largest update taken: 10,000 Services fit several times.
 const LARGEST_UPDATE: usize = 64 << 20;
 
+/// How long a connection may take. The operator's pods are in the same cluster; one on a node that is lost never answers, and
+/// is given by its Service for as long as Kubernetes does not know.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How often an operator that says nothing is asked whether it is there, and how long it may take to answer: one that went with
+/// its node is noticed before Kubernetes takes its other pods out of the EndpointSlices, which is news to be had.
+const ASK: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Why a stream did not come to be, or ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StreamError {
@@ -42,10 +50,10 @@ pub(super) async fn follow(sync: &mut Sync, operator: &Operator) -> Result<(), S
 
     let channel = Endpoint::from_shared(operator.url.clone())?
         .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)))?
-        .connect_timeout(Duration::from_secs(5))
+        .connect_timeout(CONNECT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(ASK)
+        .keep_alive_timeout(PATIENCE)
         .keep_alive_while_idle(true)
         .connect()
         .await?;

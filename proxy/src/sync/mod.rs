@@ -40,7 +40,7 @@ pub struct Operator {
 
 /// Waits between attempts to connect: doubled each time, with jitter.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Keeps the tables in step with the operator.
 pub struct Sync {

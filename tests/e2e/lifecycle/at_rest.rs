@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use weft_tests::audit::Write;
 use weft_tests::faults::passes;
 use weft_tests::node::Embedded;
 use weft_tests::wait::{self, Seen, seconds};
@@ -21,8 +22,8 @@ fn nothing_is_written_at_rest_and_little_is_asked() {
         wait::until("it is at rest", seconds(90), async || {
             let since = SystemTime::now() - QUIET;
             let mut writes = embedded.writes_by(mesh::NAMESPACE, "weft-operator", since).await?;
-            writes.retain(|write| write.is_of_object());
-            let last = writes.last().map(|write| write.describe());
+            writes.retain(Write::is_of_object);
+            let last = writes.last().map(Write::describe);
             Ok(Seen::when(last.is_none(), (), || format!("{last:?}")))
         })
         .await?;
@@ -32,9 +33,9 @@ fn nothing_is_written_at_rest_and_little_is_asked() {
         let requests = embedded.requests_by(mesh::NAMESPACE, "weft-operator", since).await?;
         // The leader renews its Lease: the one write that there is.
         let written: Vec<_> =
-            requests.iter().filter(|request| request.is_of_object()).map(|write| write.describe()).collect();
+            requests.iter().filter(|request| request.is_of_object()).map(Write::describe).collect();
         assert!(written.is_empty(), "{written:#?}");
-        assert!(requests.iter().any(|request| request.is_of_lease()), "nothing was logged");
+        assert!(requests.iter().any(Write::is_of_lease), "nothing was logged");
 
         let mut asked: BTreeMap<&str, f64> = BTreeMap::new();
         for request in requests.iter().filter(|request| request.verb != "watch") {

@@ -49,11 +49,13 @@ fn another_takes_over_in_time_and_never_two_write() {
         somebody_writes(&cluster, &ns, "before", TAKEOVER).await?;
 
         let frozen = leader(&cluster).await?.name_any();
-        freeze_leader(&cluster, &embedded, somebody_writes(&cluster, &ns, "frozen", TAKEOVER)).await?;
+        Box::pin(freeze_leader(&cluster, &embedded, somebody_writes(&cluster, &ns, "frozen", TAKEOVER)))
+            .await?;
         // Thawed, with what it was about to do; the new leader goes on.
         somebody_writes(&cluster, &ns, "thawed", HANDOVER).await?;
         assert_ne!(leader(&cluster).await?.name_any(), frozen);
-        cut_off_leader(&cluster, &embedded, somebody_writes(&cluster, &ns, "cut-off", TAKEOVER)).await?;
+        Box::pin(cut_off_leader(&cluster, &embedded, somebody_writes(&cluster, &ns, "cut-off", TAKEOVER)))
+            .await?;
         somebody_writes(&cluster, &ns, "connected", HANDOVER).await?;
         workloads::available(&cluster, mesh::NAMESPACE, "weft-operator").await?;
 

@@ -48,7 +48,7 @@ fn without_api_server_and_etcd_traffic_goes_on_and_a_proxy_that_restarts_serves(
             passes(lasts / 3).await?;
             both.await
         };
-        embedded.while_away(CONTROL_PLANE, &["etcd"], etcd).await?;
+        Box::pin(embedded.while_away(CONTROL_PLANE, &["etcd"], etcd)).await?;
         is_back(&cluster).await?;
         invariants::hold(&stage, &APPS, seconds(120)).await?;
 

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use weft_tests::afterwards::afterwards;
+use weft_tests::audit::Write;
 use weft_tests::cluster::{self, Cluster, dns};
 use weft_tests::node::Embedded;
 use weft_tests::servers::Server;
@@ -70,7 +71,7 @@ async fn no_fight(since: SystemTime) -> Result {
     writes.extend(embedded.writes_by(OTHER, "weft-operator", since).await?);
     writes.retain(|write| write.is_of_object() && write.resource() == "meshconfigs/status");
     // A first word, one for each change, and what was under way.
-    assert!(writes.len() <= 6, "{:#?}", writes.iter().map(|write| write.describe()).collect::<Vec<_>>());
+    assert!(writes.len() <= 6, "{:#?}", writes.iter().map(Write::describe).collect::<Vec<_>>());
     Ok(())
 }
 

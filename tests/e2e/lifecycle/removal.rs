@@ -44,7 +44,7 @@ impl Bystander {
     }
 
     /// Nothing has happened to it, and the cluster's DNS is as it was.
-    async fn is_unharmed(self, cluster: &Cluster) -> Result {
+    async fn ends_unharmed(self, cluster: &Cluster) -> Result {
         assert_eq!(dns::corefile(cluster).await?, self.corefile);
         self.load.stop_without_failures(100).await?;
         workloads::remove_namespace(cluster, &self.ns).await
@@ -104,7 +104,7 @@ fn an_operator_killed_amid_a_removal_leaves_nothing_hanging() {
             assert_eq!(mesh::ports(&cluster).await?.len(), 0, "no shadow is left");
         }
         mesh::helm_uninstall().await?;
-        bystander.is_unharmed(&cluster).await
+        bystander.ends_unharmed(&cluster).await
     });
 }
 
@@ -127,7 +127,7 @@ fn without_an_operator_helm_uninstall_does_its_work() {
             Ok(Seen::when(left.is_empty(), (), || left.join(", ")))
         })
         .await?;
-        bystander.is_unharmed(&cluster).await
+        bystander.ends_unharmed(&cluster).await
     });
 }
 
@@ -149,7 +149,7 @@ fn a_namespace_deleted_under_the_mesh_ends_and_dns_is_as_it_was() {
         })
         .await;
         afterwards(async { gone }, remove_what_helm_forgot(&cluster)).await?;
-        bystander.is_unharmed(&cluster).await
+        bystander.ends_unharmed(&cluster).await
     });
 }
 
@@ -210,6 +210,6 @@ fn where_no_operator_will_come_back_a_forced_clean_up_takes_everything_out() {
         assert_eq!(mesh::ports(&cluster).await?.len(), 0, "no shadow is left");
         mesh::helm_uninstall().await?;
         assert!(cluster.api::<ConfigMap>(mesh::NAMESPACE).get_opt("weft-ca").await?.is_none());
-        bystander.is_unharmed(&cluster).await
+        bystander.ends_unharmed(&cluster).await
     });
 }
