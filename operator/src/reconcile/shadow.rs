@@ -180,7 +180,15 @@ enum Step {
 impl Step {
     async fn take(self, ctx: &Context, id: &ServiceId) -> Result<(), ShadowError> {
         match self {
-            Self::Create(desired) => written(id, &ctx.writer.apply_new(&*desired).await?),
+            Self::Create(desired) => {
+                // Somebody's Service of that name is looked at first: the API server refuses only what differs from it.
+                let taken = ctx.index.service(&ServiceId::new(&*ctx.namespace, desired.name_any().as_str()));
+                let shadow = match taken {
+                    Some(_) => ctx.writer.apply(&*desired).await?,
+                    None => ctx.writer.apply_new(&*desired).await?,
+                };
+                written(id, &shadow);
+            }
             Self::Change(desired) => written(id, &ctx.writer.apply_unseen(&*desired).await?),
             Self::Delete(shadow) => {
                 ctx.writer.delete::<Service>(&ctx.namespace, &shadow).await?;
