@@ -19,7 +19,7 @@ const LARGEST_UPDATE: usize = 64 << 20;
 /// is given by its Service for as long as Kubernetes does not know.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How often an operator that says nothing is asked whether it is there, and how long it may take to answer: one that went with
-/// its node is noticed before Kubernetes takes its other pods out of the EndpointSlices, which is news to be had.
+/// its node is noticed before Kubernetes takes its other pods out of the `EndpointSlices`, which is news to be had.
 const ASK: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(2);
 
