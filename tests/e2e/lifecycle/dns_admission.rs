@@ -1,4 +1,4 @@
-//! Mesh domains that would hide names which must go on to work are refused when they are written.
+//! What would hide names that must go on to work, or leave lines of ours behind, is refused when it is written.
 
 use serde_json::json;
 use weft_tests::{cluster, mesh};
@@ -30,6 +30,21 @@ fn a_mesh_domain_that_would_hide_other_names_is_refused() {
             let refused = mesh::apply_meshconfig(&cluster, &object).await;
             let error = refused.expect_err(&format!("{spec} was accepted")).to_string();
             assert!(error.contains(sentence), "{spec} was refused, but not with `{sentence}`: {error}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn another_place_for_our_lines_is_refused_while_they_may_stand_in_the_first() {
+    cluster::test(|cluster| async move {
+        mesh::installed(&cluster).await?;
+        for dns in [json!({ "namespace": "elsewhere" }), json!({ "configMap": "another" })] {
+            let mut object = mesh::meshconfig();
+            object["spec"]["dns"] = dns.clone();
+            let refused = mesh::apply_meshconfig(&cluster, &object).await;
+            let error = refused.expect_err(&format!("{dns} was accepted")).to_string();
+            assert!(error.contains("set dns.provider to None first"), "{error}");
         }
         Ok(())
     });

@@ -64,7 +64,7 @@ struct Counts {
 /// Queries until told to end, then prints the counts.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let expected = args.names.iter().map(|name| Expected::parse(name)).collect::<Result<Vec<_>, _>>()?;
-    let resolver = Resolver::of_pod()?;
+    let resolver = Resolver::strict()?;
     let counts = Arc::new(Mutex::new(Counts::default()));
     let mut under_way = JoinSet::new();
     let began = Instant::now();

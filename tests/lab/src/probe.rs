@@ -26,7 +26,7 @@ pub(crate) struct Args {
 /// Probes until told to end.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let target = Target::parse(&args.url)?;
-    let resolver = Resolver::of_pod()?;
+    let resolver = Resolver::strict()?;
     let shape = Shape::get(&target);
     let mut tick = tokio::time::interval(Duration::from_millis(args.every_ms));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -22,7 +22,7 @@ pub(super) struct Addresses {
 impl Addresses {
     /// Resolves for the first time, and from then on in the background.
     pub(super) async fn start(target: &Target) -> Result<Arc<Self>, Failure> {
-        let resolver = Resolver::of_pod()?;
+        let resolver = Resolver::strict()?;
         let first = resolver.addresses(&target.host).await?;
         let addresses = Arc::new(Self { now: Mutex::new(first), failures: AtomicU64::new(0) });
         let (kept, host) = (Arc::clone(&addresses), target.host.clone());
