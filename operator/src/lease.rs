@@ -31,7 +31,7 @@ pub const NAME: &str = "weft-operator";
 /// How long a leader that is not heard of keeps the lead.
 pub(crate) const DURATION: Duration = Duration::from_secs(10);
 /// How often the leader renews.
-const RENEW: Duration = Duration::from_millis(2500);
+const RENEW: Duration = Duration::from_secs(3);
 /// How soon something that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// How long a request of the election may take.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// How the cluster's DNS learns the names of the mesh.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = super::rules::dns()))]
 pub struct Dns {
     /// The DNS server that is told the names of the mesh. Auto: the one that is found behind the cluster's DNS Service.
     /// CoreDNS: marked lines of our own are added to the Corefile, or to the ConfigMap coredns-custom where the Corefile

@@ -86,6 +86,17 @@ pub(super) fn cluster_domain() -> Value {
     }])
 }
 
+/// Lines that were written in one place are taken out before they are written in another, where the operator may no longer
+/// have any rights.
+pub(super) fn dns() -> Value {
+    json!([{
+        "rule": "oldSelf.provider == 'None' || (self.namespace == oldSelf.namespace && self.configMap == oldSelf.configMap)",
+        "message": "Weft's lines may stand where dns.namespace and dns.configMap say: set dns.provider to None first, which \
+                    takes them out, and once the condition DNSConfigured has the reason Manual set the new place and the \
+                    provider",
+    }])
+}
+
 pub(super) fn namespaces() -> Value {
     json!([{
         "rule": "self.all(n, n.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))",

@@ -215,7 +215,7 @@ impl Reconciler {
             Err(error) => (Err(error), None),
         };
         let dns = self.dns.keep(&self.ctx, mesh).await;
-        let (told, digest) = self.ask_proxies().await;
+        let (told, digest, all_current) = self.ask_proxies().await;
         self.memory().note_told(&told);
         let counts = self.shadows.counts();
         let observed = status::Observed {
@@ -243,8 +243,10 @@ impl Reconciler {
             return Ok(Action::requeue(self.failed()));
         }
         self.failures.store(0, Ordering::Relaxed);
-        Ok(Action::requeue(if settled {
+        Ok(Action::requeue(if settled && all_current {
             AT_REST
+        } else if settled {
+            WATCHFUL
         } else if dns.state.waits_for_a_person() && !rolling {
             WATCHFUL
         } else {
@@ -282,8 +284,9 @@ impl Reconciler {
         self.rollout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the proxies hold, and what they should. The digest of one that keeps up is given as the current one.
-    async fn ask_proxies(&self) -> (Vec<proxies::Told>, String) {
+    /// What the proxies hold, what they should, and whether all do. The digest of one that keeps up is given as the current one;
+    /// one that refuses something does not keep up.
+    async fn ask_proxies(&self) -> (Vec<proxies::Told>, String, bool) {
         let mut told = proxies::ask_all(self.ctx.index.proxies()).await;
         let recent = |digest: &str| self.ctx.publisher.is_recent(digest, KEEPS_UP);
         if !told.iter().all(|(_, status)| status.as_ref().is_some_and(|status| recent(&status.digest))) {
@@ -291,12 +294,14 @@ impl Reconciler {
             told = proxies::ask_all(self.ctx.index.proxies()).await;
         }
         let current = self.ctx.publisher.digest();
+        let mut all_current = true;
         for status in told.iter_mut().filter_map(|(_, status)| status.as_mut()) {
-            if recent(&status.digest) {
+            all_current &= status.digest == current;
+            if status.rejections.is_empty() && recent(&status.digest) {
                 status.digest.clone_from(&current);
             }
         }
-        (told, current)
+        (told, current, all_current)
     }
 
     /// DNS first, so that nobody is sent to what is about to go; then the shadows. The rest goes by ownerReference.
