@@ -373,8 +373,28 @@ impl Writer {
             + 'static,
     {
         let object = format!("{} {namespace}/{name}", K::kind(&()));
-        let key = Key::of::<K>(namespace, name);
-        let (api, name) = (self.api::<K>(namespace), name.to_owned());
+        self.delete_by(self.api::<K>(namespace), object, &Key::of::<K>(namespace, name)).await
+    }
+
+    /// [`Writer::delete`] for what lies in no namespace.
+    pub async fn delete_cluster_wide<K>(&self, name: &str) -> Result<(), WriteError>
+    where
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let object = format!("{} {name}", K::kind(&()));
+        self.delete_by(Api::<K>::all(self.client.clone()), object, &Key::of::<K>("", name)).await
+    }
+
+    async fn delete_by<K>(&self, api: Api<K>, object: String, key: &Key) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let name = key.name().to_owned();
         let request = async move {
             match api.delete(&name, &DeleteParams::default()).await {
                 Err(kube::Error::Api(status)) if status.code != 404 => Err(kube::Error::Api(status)),
@@ -383,7 +403,7 @@ impl Writer {
             }
         };
         let deleted = self.write(object, request).await;
-        self.seen.forget(&key);
+        self.seen.forget(key);
         deleted
     }
 

@@ -51,6 +51,8 @@ pub fn under_access_control<F: Future<Output = Result>>(body: impl FnOnce(Cluste
 /// When the test fails, what is known of the mesh is shown before its failure.
 fn on_the_cluster<F: Future<Output = Result>>(party: Party, body: impl FnOnce(Cluster) -> F) {
     let _turn = TURNS.take(party);
+    // Since it has its turn: what the harness says of the time counts the waiting for others as well.
+    let began = std::time::Instant::now();
     RUNTIME.block_on(async {
         let cluster = Cluster::get().await;
         let test = async {
@@ -59,6 +61,7 @@ fn on_the_cluster<F: Future<Output = Result>>(party: Party, body: impl FnOnce(Cl
         };
         // Caught, so that a failed assertion is followed by a report as well.
         let outcome = AssertUnwindSafe(test).catch_unwind().await;
+        eprintln!("  {:.0} s", began.elapsed().as_secs_f64());
         match outcome {
             Ok(Ok(())) => (),
             Ok(Err(error)) => {

@@ -373,10 +373,19 @@ pub async fn shadow_of(cluster: &Cluster, namespace: &str, name: &str) -> Result
     Ok(list.items.into_iter().next())
 }
 
-/// Every shadow Service's ports: `namespace/name:port` to listen port.
+/// Every shadow Service's ports: `shadow:port` to listen port.
 pub async fn ports(cluster: &Cluster) -> Result<BTreeMap<String, i32>> {
+    ports_of(cluster, "weft.mesh/shadow=true").await
+}
+
+/// The same of all shadows but those of the Services of `namespace`.
+pub async fn ports_but_of(cluster: &Cluster, namespace: &str) -> Result<BTreeMap<String, i32>> {
+    ports_of(cluster, &format!("weft.mesh/shadow=true,weft.mesh/service-namespace!={namespace}")).await
+}
+
+async fn ports_of(cluster: &Cluster, labels: &str) -> Result<BTreeMap<String, i32>> {
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-    let params = ListParams::default().labels("weft.mesh/shadow=true");
+    let params = ListParams::default().labels(labels);
     let mut ports = BTreeMap::new();
     for shadow in cluster.api::<Service>(NAMESPACE).list(&params).await? {
         let name = shadow.name_any();

@@ -13,6 +13,8 @@ pub struct Dns {
     /// imports it, and taken out again with the MeshConfig; CoreDNS is not restarted. KubeDNS: kube-dns is told by
     /// stubDomains to ask a resolver in the operator. None: nothing is changed, and you add the lines that the condition
     /// DNSConfigured shows. A NodeLocal DNSCache in front of CoreDNS or kube-dns is told as well.
+    // The API server wants to know how long what a rule compares may be.
+    #[schemars(extend("maxLength" = 16))]
     pub provider: DnsProvider,
 
     /// Namespace of the cluster's DNS. The operator may change ConfigMaps only where the chart allowed it: set the

@@ -90,7 +90,7 @@ pub(super) fn cluster_domain() -> Value {
 /// have any rights.
 pub(super) fn dns() -> Value {
     json!([{
-        "rule": "oldSelf.provider == 'None' || (self.namespace == oldSelf.namespace && self.configMap == oldSelf.configMap)",
+        "rule": "oldSelf.provider == 'None' || (self.__namespace__ == oldSelf.__namespace__ && self.configMap == oldSelf.configMap)",
         "message": "Weft's lines may stand where dns.namespace and dns.configMap say: set dns.provider to None first, which \
                     takes them out, and once the condition DNSConfigured has the reason Manual set the new place and the \
                     provider",

@@ -21,7 +21,7 @@ use crate::index::claims::FINALIZER;
 use crate::index::facts::SHADOW_LABEL;
 use crate::index::kinds::ServiceKind;
 use crate::lease::Fence;
-use crate::reconcile::dns;
+use crate::reconcile::{apiservice, dns};
 
 /// How often what failed is tried again, and for how long.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -172,6 +172,9 @@ async fn stand_in_once(ctx: &Context) -> Result<(), CleanupError> {
             dns::Keeper::default().remove(ctx, mesh).await?;
         }
         let_go(ctx, mesh).await?;
+    }
+    if ctx.smi_metrics {
+        apiservice::remove(ctx).await?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! The `APIService` by which the API server knows our traffic metrics API. The chart makes it, and takes it away; only whom to trust
-//! is ours to say, since the CA is made here.
+//! is ours to say, since the CA is made here. When the mesh's namespace is deleted under it there is no chart to take it away.
 
 use k8s_openapi::ByteString;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -24,14 +24,30 @@ pub async fn ensure(ctx: &Context, ca: &Pair) -> Result<(), WriteError> {
     Ok(())
 }
 
+/// Takes the registration away, if it is ours. While one is there whose API cannot be reached, Kubernetes lets no namespace end.
+pub async fn remove(ctx: &Context) -> Result<(), WriteError> {
+    let live = ctx.writer.read_cluster_wide::<APIService>(NAME).await;
+    let live = live.map_err(|source| WriteError::Api { object: format!("APIService {NAME}"), source })?;
+    if live.is_some_and(|live| is_ours(&live, &ctx.namespace)) {
+        ctx.writer.delete_cluster_wide::<APIService>(NAME).await?;
+        tracing::info!("the traffic metrics API is registered no longer: our namespace is being deleted");
+    }
+    Ok(())
+}
+
+/// Whether it leads to the operator in `namespace`, not to that of another mesh.
+fn is_ours(live: &APIService, namespace: &str) -> bool {
+    let service = live.spec.as_ref().and_then(|spec| spec.service.as_ref());
+    service.is_some_and(|service| {
+        service.name.as_deref() == Some(OPERATOR_SERVICE) && service.namespace.as_deref() == Some(namespace)
+    })
+}
+
 /// What is to be written. `None`: nothing; it is so already, or the API is another mesh's.
 fn patch(live: &APIService, ca: &Pair, namespace: &str) -> Option<Value> {
     let spec = live.spec.as_ref()?;
-    let service = spec.service.as_ref()?;
-    let ours =
-        service.name.as_deref() == Some(OPERATOR_SERVICE) && service.namespace.as_deref() == Some(namespace);
     let bundle = ByteString(ca.certificate.as_bytes().to_vec());
-    (ours && spec.ca_bundle.as_ref() != Some(&bundle)).then(|| json!({"spec": {"caBundle": bundle}}))
+    (is_ours(live, namespace) && spec.ca_bundle.as_ref() != Some(&bundle)).then(|| json!({"spec": {"caBundle": bundle}}))
 }
 
 #[cfg(test)]

@@ -43,14 +43,18 @@ pub async fn run(ctx: Context) {
 /// The CA comes first: without it no proxy gets a configuration. What else trusts it is told of it. Everything concerned is
 /// watched, so that nothing is looked at while nothing changes.
 async fn keep_ca(ctx: &Context) {
-    let (mut known, mut seen) = (ctx.index.ca(), ctx.writer.seen().changes());
+    let (mut known, mut seen, mut ending) = (ctx.index.ca(), ctx.writer.seen().changes(), ctx.index.ending());
     loop {
         seen.mark_unchanged();
         let now = known.borrow_and_update().clone();
-        let kept = match ca::keep(ctx, &now).await {
-            Ok(Some(ca)) if ctx.smi_metrics => apiservice::ensure(ctx, &ca).await.map_err(CaError::from),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
+        let kept = if *ending.borrow_and_update() {
+            if ctx.smi_metrics { apiservice::remove(ctx).await.map_err(CaError::from) } else { Ok(()) }
+        } else {
+            match ca::keep(ctx, &now).await {
+                Ok(Some(ca)) if ctx.smi_metrics => apiservice::ensure(ctx, &ca).await.map_err(CaError::from),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            }
         };
         if let Err(error) = &kept {
             tracing::warn!(%error, "the CA could not be kept");
@@ -58,6 +62,7 @@ async fn keep_ca(ctx: &Context) {
         tokio::select! {
             _ = known.changed() => {}
             _ = seen.changed() => {}
+            _ = ending.changed() => {}
             () = tokio::time::sleep(AGAIN), if kept.is_err() => {}
         }
     }

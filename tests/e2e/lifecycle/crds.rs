@@ -29,7 +29,10 @@ async fn put_the_first(cluster: &Cluster) -> Result {
     first["metadata"]["annotations"] = Value::Null;
     first["spec"]["versions"].as_array_mut().ok_or("no versions")?.truncate(1);
     let spec = &mut first["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-    spec["properties"]["proxy"]["properties"].as_object_mut().ok_or("no properties")?.remove("rollout");
+    for place in ["/properties/proxy/properties", "/default/proxy"] {
+        let fields = spec.pointer_mut(place).and_then(Value::as_object_mut).ok_or(place)?;
+        fields.remove("rollout").ok_or(place)?;
+    }
     let api = cluster.all::<CustomResourceDefinition>();
     if let Some(there) = api.get_opt(CRD).await? {
         // An older chart is put in the place of a newer one: what Helm never does.

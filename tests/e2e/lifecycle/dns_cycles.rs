@@ -46,7 +46,7 @@ async fn live(cluster: &Cluster, clients: &[PodRef]) -> Result<Vec<DnsReport>> {
         vec!["kubernetes.default.svc.cluster.local", &plain, "nobody.default.svc.cluster.local=NXDOMAIN"];
     // What the resolver outside of another cluster knows is not known here.
     if Embedded::needed_for("that names outside of the cluster resolve all the while").is_some() {
-        names.extend(["host.external.test", "nobody.external.test=NXDOMAIN"]);
+        names.extend(["host.external.test", "nobody.elsewhere.test=NXDOMAIN"]);
     }
     let mut queries = Vec::new();
     for client in &clients[..2] {

@@ -34,7 +34,8 @@ where
     K: kube::Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
 {
     async fn part(&self) -> Result<Value> {
-        let object = serde_json::to_value(self.api.get(self.name).await?)?;
+        // Nothing, while it is not there.
+        let object = serde_json::to_value(self.api.get_opt(self.name).await?)?;
         Ok(object.pointer(self.part).cloned().unwrap_or_default())
     }
 

@@ -14,7 +14,7 @@ use weft_tests::clients::create_account;
 use weft_tests::cluster::{self, Cluster, dns};
 use weft_tests::exec::PodRef;
 use weft_tests::faults::passes;
-use weft_tests::traffic::{Load, Mode};
+use weft_tests::traffic::{Load, Mode, reaches};
 use weft_tests::wait::{self, Seen, seconds};
 use weft_tests::workloads::{self, Server};
 use weft_tests::{Result, mesh, number_of};
@@ -39,6 +39,7 @@ impl Bystander {
         workloads::service(cluster, &ns, "whoami", "whoami", &[("http", 80, json!("http"))]).await?;
         let clients: Vec<PodRef> = workloads::clients(cluster, &ns).await?;
         let plain = format!("http://whoami.{ns}.svc.cluster.local/");
+        reaches(cluster, &clients[0], &plain, "whoami", seconds(30)).await?;
         let load = Load::start(cluster, &clients[0], &plain, "whoami", 50, Mode::Both).await?;
         Ok(Self { ns, load, corefile })
     }

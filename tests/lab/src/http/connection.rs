@@ -13,6 +13,18 @@ use super::body::{self, Body};
 use super::{Answer, Shape, explain};
 use crate::Failure;
 
+/// The connection was closed before anything of the request was sent.
+#[derive(Debug)]
+pub(crate) struct Unsent(Failure);
+
+impl std::fmt::Display for Unsent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "not sent: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unsent {}
+
 /// One connection.
 pub(crate) enum Connection {
     Http1(http1::SendRequest<Body>),
@@ -60,7 +72,7 @@ impl Connection {
         ready.ok().map(|()| self)
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole answer. Fails with [`Unsent`] when the server closed the connection before.
     pub(crate) async fn ask(&mut self, shape: &Shape) -> Result<Answer, Failure> {
         let (leave, informational) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
         let wait = shape.upload.as_ref().and_then(|upload| upload.expect_continue);
@@ -80,10 +92,14 @@ impl Connection {
             }
         });
         let response = match self {
-            Self::Http1(sender) => sender.send_request(request).await,
-            Self::Http2(sender) => sender.send_request(request).await,
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(sender) => sender.try_send_request(request).await,
         }
-        .map_err(|error| explain("request", &error))?;
+        .map_err(|mut error| {
+            let unsent = error.take_message().is_some();
+            let error = explain("request", &error.into_error());
+            if unsent { Unsent(error).into() } else { error }
+        })?;
         let (head, body) = response.into_parts();
         let body = body::read(body, shape.read_rate).await;
         let informational =

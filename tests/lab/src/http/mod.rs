@@ -13,7 +13,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use crate::Failure;
 use body::{Body, Bulk, Received};
 
-pub(crate) use connection::Connection;
+pub(crate) use connection::{Connection, Unsent};
 
 /// Where to, taken apart.
 #[derive(Debug, Clone)]

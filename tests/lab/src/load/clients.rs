@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::Failure;
-use crate::http::{Answer, Connection, Shape, Target};
+use crate::http::{Answer, Connection, Shape, Target, Unsent};
 use crate::resolve::Resolver;
 
 /// How often the name is asked again.
@@ -83,16 +83,25 @@ impl Client {
         Self { addresses, port, shape, keep, patience, idle, opened }
     }
 
-    /// One request, on a connection that is open or a new one.
+    /// One request, on a connection that is open or a new one. Where the server closed the connection between two requests, and
+    /// nothing of the second was sent, it goes to another connection, as with every client that keeps connections.
     pub(super) async fn ask(&self) -> Result<Answer, Failure> {
-        let mut connection = if let Some(connection) = self.idle_connection().await {
-            connection
-        } else {
-            let (address, h2c) = (self.addresses.one()?, self.shape.h2c);
-            let opened = Connection::open(address, self.port, h2c, self.patience).await?;
-            self.opened.fetch_add(1, Relaxed);
-            opened
-        };
+        loop {
+            if let Some(connection) = self.idle_connection().await {
+                match self.ask_on(connection).await {
+                    Err(error) if error.is::<Unsent>() => (),
+                    answer => return answer,
+                }
+            } else {
+                let (address, h2c) = (self.addresses.one()?, self.shape.h2c);
+                let opened = Connection::open(address, self.port, h2c, self.patience).await?;
+                self.opened.fetch_add(1, Relaxed);
+                return self.ask_on(opened).await;
+            }
+        }
+    }
+
+    async fn ask_on(&self, mut connection: Connection) -> Result<Answer, Failure> {
         let answer = connection.ask(&self.shape).await;
         if self.keep.is_some() && answer.is_ok() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(connection);
