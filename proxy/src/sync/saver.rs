@@ -17,7 +17,8 @@ const GATHER: Duration = Duration::from_millis(100);
 const PAUSE: u32 = 20;
 /// But it is not older than this: the last write may have taken long for other reasons.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How often the time is moved on. A proxy that starts without an operator takes what it has for so much older.
+/// How often the time is moved on, and what could not be written is tried again. A proxy that starts without an operator takes
+/// what it has for so much older.
 const CONFIRM: Duration = Duration::from_secs(10);
 
 /// What is to be in the file.
@@ -58,9 +59,9 @@ async fn keep(path: PathBuf, held: held::Shared, failures: Counter, mut wanted: 
     let mut failing = false;
     let mut pause = GATHER;
     loop {
-        let confirming = {
+        let looks_again = {
             let wanted = wanted.borrow();
-            wanted.in_step && wanted.number == written
+            failing || (wanted.in_step && wanted.number == written)
         };
         tokio::select! {
             changed = wanted.changed() => {
@@ -69,7 +70,7 @@ async fn keep(path: PathBuf, held: held::Shared, failures: Counter, mut wanted: 
                 }
                 tokio::time::sleep(pause).await;
             }
-            () = tokio::time::sleep(CONFIRM), if confirming => {}
+            () = tokio::time::sleep(CONFIRM), if looks_again => {}
         }
         let Wanted { number, in_step } = *wanted.borrow_and_update();
         let unwritten = number != written;
@@ -99,5 +100,29 @@ async fn keep(path: PathBuf, held: held::Shared, failures: Counter, mut wanted: 
             }
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_written_is_tried_again_without_a_change() {
+        let directory = std::env::temp_dir().join(format!("weft-saver-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        let (path, failures) = (directory.join("config"), Counter::default());
+        let saver = Saver::start(path.clone(), held::Shared::default(), failures.clone());
+        saver.save();
+        // Time is made to pass when nothing else goes on; a write goes on in another thread.
+        while failures.get() == 0 {
+            tokio::time::sleep(GATHER).await;
+        }
+        std::fs::create_dir(&directory).unwrap();
+        while !path.exists() {
+            tokio::time::sleep(GATHER).await;
+        }
+        drop(saver);
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

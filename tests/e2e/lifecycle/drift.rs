@@ -33,21 +33,28 @@ impl<K> Kept<K>
 where
     K: kube::Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
 {
-    async fn part(&self) -> Result<Value> {
-        // Nothing, while it is not there.
+    /// Its uid and the part; both are nothing while it is not there.
+    async fn read(&self) -> Result<(Value, Value)> {
         let object = serde_json::to_value(self.api.get_opt(self.name).await?)?;
-        Ok(object.pointer(self.part).cloned().unwrap_or_default())
+        let part = |pointer| object.pointer(pointer).cloned().unwrap_or_default();
+        Ok((part("/metadata/uid"), part(self.part)))
     }
 
-    /// Does `harm` and waits until it is undone.
-    async fn comes_back(&self, what: &str, harm: impl AsyncFnOnce(&Api<K>) -> Result) -> Result {
-        let before = self.part().await?;
-        assert!(!before.is_null(), "{what}: there is nothing at {}", self.part);
+    /// Does `harm` and waits until it is undone; what was `deleted` lingers for a moment and must come back as another object.
+    async fn comes_back(
+        &self,
+        what: &str,
+        deleted: bool,
+        harm: impl AsyncFnOnce(&Api<K>) -> Result,
+    ) -> Result {
+        let before = self.read().await?;
+        assert!(!before.1.is_null(), "{what}: there is nothing at {}", self.part);
         harm(&self.api).await?;
         let began = std::time::Instant::now();
         wait::until(&format!("{what}: it is as before"), SOON, async || {
-            let now = self.part().await?;
-            Ok(Seen::when(now == before, (), || now.to_string()))
+            let now = self.read().await?;
+            let is_back = now.1 == before.1 && (now.0 != before.0) == deleted;
+            Ok(Seen::when(is_back, (), || format!("{now:?}")))
         })
         .await?;
         eprintln!("  {what}: back after {} ms", began.elapsed().as_millis());
@@ -56,7 +63,7 @@ where
 
     async fn comes_back_when_deleted(&self, what: &str) -> Result {
         // Its pods stay, where it has any.
-        self.comes_back(what, async |api| {
+        self.comes_back(what, true, async |api| {
             api.delete(self.name, &DeleteParams::orphan()).await?;
             Ok(())
         })
@@ -64,7 +71,7 @@ where
     }
 
     async fn comes_back_when_edited(&self, what: &str, patch: Value) -> Result {
-        self.comes_back(what, async |api| {
+        self.comes_back(what, false, async |api| {
             api.patch(self.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
             Ok(())
         })
