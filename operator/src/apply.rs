@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -18,6 +18,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::client::UNACKNOWLEDGED;
 use crate::lease::{Fence, WRITE};
@@ -405,7 +406,7 @@ impl Writer {
 /// What comes of `request`, unless it takes longer than `limit`.
 async fn within<T>(limit: Duration, request: impl Future<Output = T>) -> Option<T> {
     let deadline = Instant::now() + limit;
-    let mut over = pin!(tokio::time::sleep_until(deadline.into()));
+    let mut over = pin!(tokio::time::sleep_until(deadline));
     let mut request = pin!(request);
     poll_fn(|task| {
         // The clock first: a process that was frozen must not send now what it was about to send then.

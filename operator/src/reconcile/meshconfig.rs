@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -16,6 +16,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use weft_config::ServiceId;
 use weft_crds::{MeshConfig, MeshConfigStatus};
 
@@ -89,6 +90,7 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
     let noticed = ((services, asked), shadows.watch_counts(), findings.watch_counts());
     let changes = stream::unfold(noticed, |(changes, mut counts, mut found)| async move {
         tokio::select! {
+            biased;
             _ = changes.0.next() => {}
             _ = changes.1.next() => {}
             changed = counts.changed() => changed.ok()?,
@@ -124,6 +126,7 @@ fn at_once(ctx: &Context) -> impl Stream<Item = ()> + Send + use<> {
     let noticed = (seen, ctx.index.mesh(), ctx.index.rival(), ctx.index.ending());
     stream::unfold(noticed, |(mut seen, mut mesh, mut rival, mut ending)| async move {
         tokio::select! {
+            biased;
             changed = seen.changed() => changed.ok()?,
             changed = mesh.changed() => changed.ok()?,
             changed = rival.changed() => changed.ok()?,
@@ -284,11 +287,11 @@ impl Reconciler {
 
     /// What the proxies hold, and what they should. The digest of one that keeps up is given as the current one.
     async fn ask_proxies(&self) -> (Vec<proxies::Told>, String) {
-        let mut told = proxies::ask_all(self.ctx.index.proxies()).await;
+        let mut told = self.ctx.outside.ask_proxies(self.ctx.index.proxies()).await;
         let recent = |digest: &str| self.ctx.publisher.is_recent(digest, KEEPS_UP);
         if !told.iter().all(|(_, status)| status.as_ref().is_some_and(|status| recent(&status.digest))) {
             tokio::time::sleep(SECOND_LOOK).await;
-            told = proxies::ask_all(self.ctx.index.proxies()).await;
+            told = self.ctx.outside.ask_proxies(self.ctx.index.proxies()).await;
         }
         let current = self.ctx.publisher.digest();
         for status in told.iter_mut().filter_map(|(_, status)| status.as_mut()) {

@@ -56,6 +56,7 @@ async fn keep_ca(ctx: &Context) {
             tracing::warn!(%error, "the CA could not be kept");
         }
         tokio::select! {
+            biased;
             _ = known.changed() => {}
             _ = seen.changed() => {}
             () = tokio::time::sleep(AGAIN), if kept.is_err() => {}

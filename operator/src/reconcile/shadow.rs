@@ -239,10 +239,12 @@ impl<'a> Worker<'a> {
         loop {
             let next = self.again.values().map(|(at, _)| *at).min();
             let ids = tokio::select! {
-                changed = changes.next() => self.with_those_in_the_way(changed.services),
-                () = sleep_until(next) => self.due(),
-                _ = removing.changed() => self.everything(),
+                // What there may be no end of comes last.
+                biased;
                 _ = mesh.changed() => return,
+                _ = removing.changed() => self.everything(),
+                () = sleep_until(next) => self.due(),
+                changed = changes.next() => self.with_those_in_the_way(changed.services),
             };
             // Whoever comes after begins with all there is.
             if !self.round(ids, removing, mesh).await {
@@ -373,7 +375,7 @@ impl<'a> Worker<'a> {
         }
         self.asked = true;
         let question = self.allocator.question();
-        let told = proxies::ask_all(self.ctx.index.proxies()).await;
+        let told = self.ctx.outside.ask_proxies(self.ctx.index.proxies()).await;
         if let Some(held) = proxies::held_ports(&told) {
             self.allocator.confirm(&question, &held);
         }
