@@ -421,11 +421,15 @@ async fn within<T>(limit: Duration, request: impl Future<Output = T>) -> Option<
 /// Whether we made the object: it belongs to a MeshConfig, or we applied it.
 pub fn made_by_us(object: &ObjectMeta) -> bool {
     let mut owners = object.owner_references.iter().flatten();
-    let mut managers = object.managed_fields.iter().flatten();
     owners.any(|owner| owner.kind == "MeshConfig" && owner.api_version.starts_with("weft.mesh/"))
-        || managers.any(|fields| {
-            fields.manager.as_deref() == Some(FIELD_MANAGER) && fields.operation.as_deref() == Some("Apply")
-        })
+        || applied_by_us(object)
+}
+
+/// Whether we applied the object: no label or ownerReference that somebody puts on it makes it seem so.
+pub fn applied_by_us(object: &ObjectMeta) -> bool {
+    object.managed_fields.iter().flatten().any(|fields| {
+        fields.manager.as_deref() == Some(FIELD_MANAGER) && fields.operation.as_deref() == Some("Apply")
+    })
 }
 
 fn describe<K: Resource<DynamicType = ()>>(object: &K) -> String {

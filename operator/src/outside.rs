@@ -1,10 +1,11 @@
-//! Whom the operator asks besides the API server: the DNS pods and the proxies, each directly. The reconcilers reach them through
-//! [`Outside`], so that a test can answer in their place; nothing else of the network is hidden here.
+//! What the operator asks besides the API server: the DNS pods and the proxies, each directly, and the clock on the wall. The
+//! reconcilers reach them through [`Outside`], so that a test can answer in their place; nothing else is hidden here.
 
 use std::net::SocketAddr;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use k8s_openapi::jiff::Timestamp;
 
 use crate::dns::check::{self, Answer};
 use crate::index::ProxyPod;
@@ -20,6 +21,9 @@ pub trait Outside: Send + Sync {
 
     /// What each of `pods` holds.
     fn ask_proxies(&self, pods: Vec<ProxyPod>) -> BoxFuture<'_, Vec<Told>>;
+
+    /// What time it is, to be told to people. How long something takes is measured by tokio's clock.
+    fn time(&self) -> Timestamp;
 }
 
 /// The cluster's network.
@@ -36,5 +40,9 @@ impl Outside for Network {
 
     fn ask_proxies(&self, pods: Vec<ProxyPod>) -> BoxFuture<'_, Vec<Told>> {
         proxies::ask_all(pods).boxed()
+    }
+
+    fn time(&self) -> Timestamp {
+        Timestamp::now()
     }
 }

@@ -71,6 +71,8 @@ pub(crate) struct State {
     services: HashMap<ServiceId, Arc<ServiceFacts>>,
     /// By their own names, which follow from the Services they stand for.
     shadows: HashMap<Arc<str>, Arc<ShadowFacts>>,
+    /// Services in our namespace that we made as shadows and that somebody has made unrecognizable, by their own names.
+    strays: BTreeSet<Arc<str>>,
     slices: HashMap<ServiceId, BTreeMap<Arc<str>, Arc<SliceFacts>>>,
     /// The Service of each slice, by the slice's namespace and name: labels can be edited.
     slice_services: HashMap<ServiceId, ServiceId>,
@@ -216,6 +218,11 @@ impl Index {
         let mut all: Vec<_> = self.lock().shadows.values().cloned().collect();
         all.sort_by(|a, b| (a.created, &a.service).cmp(&(b.created, &b.service)));
         all
+    }
+
+    /// The names of those that were shadows until somebody edited their labels.
+    pub fn strays(&self) -> BTreeSet<Arc<str>> {
+        self.lock().strays.clone()
     }
 
     /// Whether a Service of `namespace` has a shadow.

@@ -10,7 +10,6 @@ use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::watcher;
@@ -192,7 +191,7 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
             ),
         ),
     };
-    let now = Time(Timestamp::now());
+    let now = Time(this.ctx.outside.time());
     let before = mesh.status.clone().unwrap_or_default();
     let status = status::not_served(mesh.metadata.generation, reason, &message, &before, &now);
     this.write_status(&mesh, &status).await?;
@@ -236,7 +235,7 @@ impl Reconciler {
             smi: self.findings.counts(),
         };
         let before = mesh.status.clone().unwrap_or_default();
-        let status = status::of(&observed, &before, &Time(Timestamp::now()));
+        let status = status::of(&observed, &before, &Time(self.ctx.outside.time()));
         let rolling = rollout.is_some_and(|rollout| rollout.is_under_way());
         let settled = !rolling && status.conditions.iter().all(status::is_well);
         self.write_status(mesh, &status).await?;
@@ -323,7 +322,7 @@ impl Reconciler {
             }
         }
         self.shadows.remove_all(true);
-        if !self.ctx.index.shadows().is_empty() {
+        if !self.ctx.index.shadows().is_empty() || !self.ctx.index.strays().is_empty() {
             return Ok(Action::requeue(Duration::from_millis(200)));
         }
         self.let_go(mesh).await

@@ -130,14 +130,11 @@ impl Sent {
 
     /// What tells it from others that are alike; nothing that comes from the clock.
     fn about(&self) -> u64 {
-        let event = |field: &str| self.body[field].to_string();
-        match (self.is_event(), self.is_watch()) {
-            (true, _) => {
-                hash_of((self.body["regarding"]["name"].to_string(), event("reason"), event("note")))
-            }
-            (_, true) => hash_of("watch"),
-            _ => 0,
+        if !self.is_event() {
+            return hash_of(&self.query);
         }
+        let text = |value: &Value| value.to_string();
+        hash_of((text(&self.body["regarding"]["name"]), text(&self.body["reason"]), text(&self.body["note"])))
     }
 }
 

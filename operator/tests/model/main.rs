@@ -3,8 +3,8 @@
 //! nothing be written any more.
 //!
 //! `world` is the simulated time and who lives in it, `api` the API server and the way to it, `cluster` what Kubernetes, DNS and
-//! the proxies do, `users` what people do, `law` what must hold. All chance comes from the seed (`dice`): a schedule that fails
-//! is told by its seed and runs the same again, with every step in words:
+//! the proxies do, `users` what people do, `law` what must always hold and `settled` what must be in the end. All chance comes
+//! from the seed (`dice`): a schedule that fails is told by its seed and runs the same again, with every step in words:
 //!
 //! ```text
 //! MODEL_SEED=17 cargo test -p weft-operator --test model one_schedule -- --ignored --nocapture
@@ -19,6 +19,7 @@ mod dice;
 mod law;
 mod replica;
 mod schedule;
+mod settled;
 #[path = "../simulated/mod.rs"]
 mod simulated;
 mod users;
@@ -37,6 +38,8 @@ const FEW: u64 = 200;
 const MANY: u64 = 100_000;
 /// After so many failures there is enough to look at.
 const ENOUGH: usize = 5;
+/// After so many schedules it is told how far things are.
+const A_WHILE: u64 = 5000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -59,7 +62,12 @@ fn campaign(first: u64, count: u64) {
             writes.fetch_add(outcome.writes, Relaxed);
             processes.fetch_add(outcome.processes, Relaxed);
             behind.fetch_add(outcome.behind, Relaxed);
+            let done = seed + 1 - first;
+            if done.is_multiple_of(A_WHILE) {
+                println!("{done} of {count} schedules, {:.0} s", began.elapsed().as_secs_f64());
+            }
             if !outcome.violations.is_empty() {
+                println!("MODEL_SEED={seed} fails: {}", outcome.violations[0]);
                 failed.lock().unwrap().push((seed, outcome));
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use weft_config::status::ProxyStatus;
@@ -113,5 +114,9 @@ impl Outside for Questions {
             answer.map(|said| (pod, said.ok().flatten()))
         };
         join_all(pods.into_iter().map(ask)).boxed()
+    }
+
+    fn time(&self) -> Timestamp {
+        self.world.lock().store.time()
     }
 }

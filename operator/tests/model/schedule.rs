@@ -33,8 +33,6 @@ pub(crate) struct Outcome {
 
 /// Runs the schedule of `seed`. With `verbose` everything that happens is noted in words.
 pub(crate) fn run(seed: u64, verbose: bool) -> Outcome {
-    // Waits of kube's watches have a jitter.
-    fastrand::seed(seed);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let done = catch_unwind(AssertUnwindSafe(|| runtime.block_on(drive(seed, verbose))));

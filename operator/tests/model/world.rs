@@ -214,7 +214,9 @@ impl World {
 
     /// Lets the next thing happen.
     pub(crate) fn step(&mut self) {
-        let Some((_, stimulus)) = self.queue.pop_first() else { return };
+        let Some((at, stimulus)) = self.queue.pop_first() else { return };
+        // Waits of kube's watches have a jitter. Whose wait began before must have no part in it.
+        fastrand::seed(self.dice.on(("jitter", at.0, at.1)).below(u64::MAX));
         self.store.seconds = i64::try_from(self.now() / 1000).unwrap_or(0);
         match stimulus {
             Stimulus::Arrive(id) => self.arrive(id),

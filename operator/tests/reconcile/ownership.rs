@@ -120,6 +120,30 @@ async fn the_shadow_comes_as_soon_as_nothing_is_in_its_way() {
     until("not Degraded", &api, || degraded("False")).await;
 }
 
+/// Nobody can tell any more from its labels what it was, or they name another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_made_unrecognizable_comes_back_or_goes_with_its_service() {
+    let (api, _operator) = standing_mesh(json!({})).await;
+    let before = api.get(SHADOW).unwrap()["metadata"]["labels"].clone();
+    let mut other = before.clone();
+    other["weft.mesh/service-name"] = json!("other");
+    for labels in [json!({}), other] {
+        api.edit(SHADOW, |shadow| shadow["metadata"]["labels"] = labels.clone());
+        until("its labels", &api, || (api.get(SHADOW)?["metadata"]["labels"] == before).then_some(())).await;
+        api.delete(CART);
+        until("the shadow is gone", &api, || api.get(SHADOW).is_none().then_some(())).await;
+
+        // As if somebody had done that while no operator was there.
+        let mut object = a_service("10.96.0.99", &[80]);
+        object["metadata"] =
+            json!({"labels": labels, "managedFields": [{"manager": "weft-operator", "operation": "Apply"}]});
+        api.put(SHADOW, object);
+        until("that is gone as well", &api, || api.get(SHADOW).is_none().then_some(())).await;
+        api.put(CART, a_service("10.96.0.20", &[80, 81]));
+        until("shadow", &api, || api.get(SHADOW)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn somebodys_daemonset_of_our_name_is_left_alone_and_told_of() {
     let (api, client) = cluster().await;

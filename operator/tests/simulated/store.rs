@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::fields::{self, Owners};
@@ -13,6 +14,8 @@ use super::paths::{Key, Selector, Target};
 
 /// Who writes where nothing else is said.
 const SOMEBODY: &str = "kubectl";
+/// When a schedule begins: the first second of 2026.
+const BEGINNING: i64 = 1_767_225_600;
 
 /// What became of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,7 +279,7 @@ impl Store {
             metadata["uid"] = json!(format!("uid-{}", self.version));
         }
         if metadata["creationTimestamp"].is_null() {
-            metadata["creationTimestamp"] = json!(self.timestamp());
+            metadata["creationTimestamp"] = json!(self.time().to_string());
         }
         if metadata["generation"].is_null() {
             metadata["generation"] = json!(1);
@@ -302,9 +305,9 @@ impl Store {
         }
     }
 
-    fn timestamp(&self) -> String {
-        let (minutes, seconds) = (self.seconds / 60, self.seconds % 60);
-        format!("2026-01-01T{:02}:{:02}:{seconds:02}Z", minutes / 60, minutes % 60)
+    /// What time it is there.
+    pub(crate) fn time(&self) -> Timestamp {
+        Timestamp::from_second(BEGINNING + self.seconds).unwrap()
     }
 
     /// As `kubectl delete`.

@@ -228,7 +228,7 @@ async fn settle(
     if fight.fight.found(ours.as_deref(), now) {
         let managers = live.and_then(|map| map.metadata.managed_fields.as_deref()).unwrap_or_default();
         let rest = fight.fight.rests(now).unwrap_or_default();
-        let again = Timestamp::now() + SignedDuration::try_from(rest).unwrap_or_default();
+        let again = ctx.outside.time() + SignedDuration::try_from(rest).unwrap_or_default();
         fight.message = conflict(namespace, name, other_writer(managers, FIELD_MANAGER), again);
         tracing::warn!(namespace, name, "{}", fight.message);
     }
