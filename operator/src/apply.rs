@@ -65,7 +65,16 @@ pub enum WriteError {
 impl WriteError {
     /// Whether somebody else wrote in between: looking again helps.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 409)
+        self.has_code(409)
+    }
+
+    /// Whether the object would not be a valid one.
+    fn is_invalid(&self) -> bool {
+        self.has_code(422)
+    }
+
+    fn has_code(&self, code: u16) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == code)
     }
 }
 
@@ -245,15 +254,21 @@ impl Writer {
             + Send
             + 'static,
     {
-        // By force: these objects are ours, whoever edited them.
-        let written = self.patch(desired, PatchParams::apply(FIELD_MANAGER).force()).await?;
         let encoding = |source| WriteError::Encoding { object: describe(desired), source };
         let wanted = serde_json::to_value(desired).map_err(encoding)?;
-        if contains(&serde_json::to_value(&written).map_err(encoding)?, &wanted) {
-            return Ok(written);
-        }
+        let (namespace, name) = (desired.namespace().unwrap_or_default(), desired.name_any());
         // Applying leaves the items that somebody has put into our lists, for they are his. A merge takes lists as a whole.
-        self.merge(&desired.namespace().unwrap_or_default(), &desired.name_any(), &wanted).await
+        let whole = self.merge(&namespace, &name, &wanted);
+        // By force: these objects are ours, whoever edited them.
+        match self.patch(desired, PatchParams::apply(FIELD_MANAGER).force()).await {
+            Ok(written) if contains(&serde_json::to_value(&written).map_err(encoding)?, &wanted) => {
+                Ok(written)
+            }
+            Ok(_) => whole.await,
+            // With his items it is no valid object: two ports of one name.
+            Err(refused) if refused.is_invalid() => whole.await.map_err(|_| refused),
+            Err(error) => Err(error),
+        }
     }
 
     async fn patch<K>(&self, desired: &K, params: PatchParams) -> Result<K, WriteError>

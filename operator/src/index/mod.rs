@@ -249,6 +249,19 @@ impl Index {
         pods
     }
 
+    /// Whoever may hold a listen port: the proxies as their endpoints tell, and as their pods do. Endpoints go with the proxies'
+    /// Service, which somebody may delete, and come after the pods.
+    pub fn holders(&self) -> Vec<ProxyPod> {
+        let mut holders = self.proxies();
+        for pod in self.proxy_pods() {
+            let Some(address) = pod.address else { continue };
+            if holders.iter().all(|known| known.address != address) {
+                holders.push(ProxyPod { node: pod.node.to_string(), address, ready: pod.ready });
+            }
+        }
+        holders
+    }
+
     /// The pods of the proxies' DaemonSet, those without an address and those on their way out among them, by name.
     pub fn proxy_pods(&self) -> Vec<Arc<ProxyFacts>> {
         self.lock().proxy_pods.all()

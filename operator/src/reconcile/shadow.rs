@@ -392,7 +392,7 @@ impl<'a> Worker<'a> {
         }
         self.asked = true;
         let question = self.allocator.question();
-        let told = self.ctx.outside.ask_proxies(self.ctx.index.proxies()).await;
+        let told = self.ctx.outside.ask_proxies(self.ctx.index.holders()).await;
         if let Some(held) = proxies::held_ports(&told) {
             self.allocator.confirm(&question, &held);
         }

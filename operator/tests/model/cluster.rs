@@ -35,6 +35,8 @@ pub(crate) struct Proxy {
     pub(crate) listens: BTreeMap<u16, Owner>,
     /// Ports that are closed, with connections for whom that have not left.
     pub(crate) leaving: BTreeMap<u16, Owner>,
+    /// Ports that it took from a replica that was behind, when they were no longer his for whom it holds them.
+    pub(crate) stale: BTreeSet<u16>,
     scheduled: bool,
     /// Since when it has a configuration.
     ready_since: Option<u64>,
@@ -172,6 +174,7 @@ impl World {
             held: ResourceSet::default(),
             listens: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            stale: BTreeSet::new(),
             scheduled: false,
             ready_since: None,
         });
@@ -300,7 +303,6 @@ impl World {
                 proxy.listens.iter().map(|(port, (id, number))| format!("{port}={id}:{number}")).collect();
             format!("proxy {} takes version {} of {pod}: {}", proxy.address, change.version, ports.join(" "))
         });
-        self.check_proxy(proxy);
         if first {
             self.becomes_ready(proxy);
         }
@@ -317,6 +319,8 @@ impl World {
             }
         }
         let before = std::mem::replace(&mut proxy.listens, listens);
+        let taken = proxy.listens.iter().filter(|(port, owner)| before.get(port) != Some(owner));
+        let taken: Vec<_> = taken.map(|(port, owner)| (*port, owner.clone())).collect();
         let mut left = Vec::new();
         for (port, owner) in before {
             if !proxy.listens.contains_key(&port) {
@@ -328,6 +332,7 @@ impl World {
             // Whoever is still connected is cut off.
             proxy.leaving.remove(port);
         }
+        self.note_stale(index, taken);
         for port in left {
             let nth = self.nth(("leaves", index, port));
             let mut throw = self.dice.on(("leaves", index, port, nth));
@@ -337,7 +342,11 @@ impl World {
     }
 
     pub(crate) fn proxy_lets_go(&mut self, proxy: usize, port: u16) {
-        self.proxies[proxy].leaving.remove(&port);
+        let proxy = &mut self.proxies[proxy];
+        proxy.leaving.remove(&port);
+        if !proxy.listens.contains_key(&port) {
+            proxy.stale.remove(&port);
+        }
     }
 
     /// `None`: no answer.

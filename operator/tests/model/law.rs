@@ -27,7 +27,7 @@ pub(crate) struct Law {
     pub(crate) outside: String,
     /// Somebody has damaged our block.
     pub(crate) damaged: bool,
-    /// How often a proxy took from a replica that was behind what has another meaning by now.
+    /// How often a proxy took a port from a replica that was behind.
     pub(crate) behind: u64,
     /// Writes of the operator, Events among them, the Lease apart; and when the last was.
     pub(crate) writes: u64,
@@ -158,6 +158,9 @@ impl World {
             }
             for proxy in 0..self.proxies.len() {
                 let proxy = &self.proxies[proxy];
+                if proxy.stale.contains(&listen_port) {
+                    continue;
+                }
                 let held = proxy.listens.get(&listen_port).or_else(|| proxy.leaving.get(&listen_port));
                 if let Some(held) = held.filter(|held| **held != owner && proxy.up) {
                     let (address, held) = (proxy.address.clone(), show(held));
@@ -170,17 +173,20 @@ impl World {
         }
     }
 
-    /// A proxy has taken a configuration. One that connects to a replica that is behind may take up a port again that has
-    /// passed to another Service meanwhile: the leader cannot know. That is counted (decision 23).
-    pub(crate) fn check_proxy(&mut self, proxy: usize) {
-        let shadows: BTreeMap<_, _> =
-            self.shadow_ports().into_iter().map(|(owner, port)| (port, owner)).collect();
-        let proxy = &self.proxies[proxy];
-        let wrong = proxy.listens.iter().any(|(port, owner)| {
-            let now = shadows.get(port);
-            now.is_some_and(|now| now != owner) && !self.law.tainted.contains(port)
-        });
-        self.law.behind += u64::from(wrong);
+    /// A proxy has `taken` these ports anew. What it was given may be old: the replica it is connected to is behind, and the one
+    /// that leads cannot know. That is counted (decision 23).
+    pub(crate) fn note_stale(&mut self, proxy: usize, taken: Vec<(u16, Owner)>) {
+        let shadows: BTreeSet<_> = self.shadow_ports().into_iter().collect();
+        for (port, owner) in taken {
+            let stale = !shadows.contains(&(owner, port));
+            self.law.behind += u64::from(stale);
+            let marks = &mut self.proxies[proxy].stale;
+            if stale {
+                marks.insert(port)
+            } else {
+                marks.remove(&port)
+            };
+        }
     }
 
     pub(crate) fn shadow_ports(&self) -> Vec<(Owner, u16)> {

@@ -12,6 +12,7 @@ use crate::dice::Throw;
 use crate::law;
 use crate::simulated::chart::{a_mesh, a_service};
 use crate::simulated::paths::{CA_SECRET, COREDNS, DAEMONSET, Key, MESH, OURS, key, service, slice};
+use crate::simulated::store::validate;
 use crate::world::{Stimulus, World};
 
 /// The users' Services: namespace and name. One has a name that the rule of the DNS block cannot read.
@@ -179,6 +180,7 @@ impl World {
         });
         let before = self.store.get(&shadow).cloned().unwrap();
         let listen_port = throw.between(10_000, 10_017);
+        let name = *throw.of(&["more", "p80", "p443"]).unwrap();
         match how {
             1 => self.store.edit(&shadow, |object| object["spec"]["selector"] = json!({"app": "hijacked"})),
             2 => self.store.edit(&shadow, |object| object["metadata"]["labels"] = json!({"mine": "yes"})),
@@ -186,9 +188,12 @@ impl World {
                 .store
                 .edit(&shadow, |object| object["spec"]["ports"][0]["targetPort"] = json!(listen_port)),
             4 => self.store.edit(&shadow, |object| {
-                let more =
-                    json!({"name": "more", "port": 9999, "protocol": "TCP", "targetPort": listen_port});
-                object["spec"]["ports"].as_array_mut().unwrap().push(more);
+                let more = json!({"name": name, "port": 9999, "protocol": "TCP", "targetPort": listen_port});
+                let mut edited = object.clone();
+                edited["spec"]["ports"].as_array_mut().unwrap().push(more);
+                if validate(&shadow, &edited).is_ok() {
+                    *object = edited;
+                }
             }),
             5 => self.store.edit(&shadow, |object| object["metadata"]["ownerReferences"] = json!([])),
             6 => self.store.edit(&shadow, |object| {

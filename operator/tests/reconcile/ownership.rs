@@ -44,6 +44,13 @@ async fn what_somebody_adds_to_our_lists_goes() {
     });
     until("the shadow's ports", &api, || (target_ports(&api.get(SHADOW).unwrap()) == ports).then_some(()))
         .await;
+    // With what he added it would be no valid object: two ports of one name.
+    api.edit(SHADOW, |shadow| {
+        let ports = &mut shadow["spec"]["ports"];
+        *ports = json!([{"name": "p80", "port": 9999, "protocol": "TCP", "targetPort": 1}, ports[1]]);
+    });
+    until("the shadow's ports", &api, || (target_ports(&api.get(SHADOW).unwrap()) == ports).then_some(()))
+        .await;
     api.edit(DAEMONSET, |set| {
         let pod = &mut set["spec"]["template"]["spec"];
         pod["containers"][0]["env"].as_array_mut().unwrap().push(json!({"name": "DEBUG", "value": "1"}));

@@ -366,7 +366,7 @@ impl Store {
 }
 
 /// The few rules of the API server that we could break.
-fn validate(key: &Key, object: &Value) -> Result<(), String> {
+pub(crate) fn validate(key: &Key, object: &Value) -> Result<(), String> {
     if !key.0.ends_with(" services") {
         return Ok(());
     }
@@ -376,8 +376,11 @@ fn validate(key: &Key, object: &Value) -> Result<(), String> {
     if ports.len() > 1 && names.contains(&"") {
         return Err("spec.ports[].name: Required value".to_owned());
     }
-    if names.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err("spec.ports[].name: Duplicate value".to_owned());
+    let mut numbers: Vec<_> =
+        ports.iter().map(|port| (port["port"].as_u64(), port["protocol"].as_str())).collect();
+    numbers.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) || numbers.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err("spec.ports[]: Duplicate value".to_owned());
     }
     Ok(())
 }
