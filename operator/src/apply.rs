@@ -207,6 +207,7 @@ impl Writer {
         if !made_by_us(there.meta()) {
             return Err(WriteError::Foreign(object));
         }
+        let desired = &with_uid(desired, there.meta().uid.clone());
         let wanted = serde_json::to_value(desired).map_err(encoding)?;
         let live = serde_json::to_value(&there).map_err(encoding)?;
         if contains(&live, &wanted) && !takes_out(&live, &wanted) {
@@ -236,14 +237,17 @@ impl Writer {
             return Err(WriteError::Unanswered(refused));
         };
         let there = there.map_err(|source| WriteError::Api { object: refused.clone(), source })?;
-        // Ours, which somebody has edited past recognition.
-        if there.is_some_and(|there| made_by_us(there.meta())) {
-            return self.apply_unseen(desired).await;
+        match there {
+            // Ours, which somebody has edited past recognition.
+            Some(there) if made_by_us(there.meta()) => {
+                self.apply_unseen(&with_uid(desired, there.meta().uid.clone())).await
+            }
+            _ => Err(WriteError::Foreign(refused)),
         }
-        Err(WriteError::Foreign(refused))
     }
 
-    /// [`Writer::apply`] without looking first, for callers that know that it is ours and that something is to be changed.
+    /// [`Writer::apply`] without looking first, for callers that know that it is ours and that something is to be changed. With a
+    /// uid in `desired` only the one they know is changed, and not what somebody has made in its place since.
     pub async fn apply_unseen<K>(&self, desired: &K) -> Result<K, WriteError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -378,8 +382,8 @@ impl Writer {
         deleted
     }
 
-    /// Deletes the object, if it is there.
-    pub async fn delete<K>(&self, namespace: &str, name: &str) -> Result<(), WriteError>
+    /// Deletes the object, if it is there and is the one with this uid.
+    pub async fn delete<K>(&self, namespace: &str, name: &str, uid: &str) -> Result<(), WriteError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -390,9 +394,11 @@ impl Writer {
     {
         let object = format!("{} {namespace}/{name}", K::kind(&()));
         let key = Key::of::<K>(namespace, name);
+        let preconditions = Some(Preconditions { resource_version: None, uid: Some(uid.to_owned()) });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
         let (api, name) = (self.api::<K>(namespace), name.to_owned());
         let request = async move {
-            match api.delete(&name, &DeleteParams::default()).await {
+            match api.delete(&name, &params).await {
                 Err(kube::Error::Api(status)) if status.code != 404 => Err(kube::Error::Api(status)),
                 Ok(_) | Err(kube::Error::Api(_)) => Ok(()),
                 Err(error) => Err(error),
@@ -445,6 +451,12 @@ pub fn applied_by_us(object: &ObjectMeta) -> bool {
     object.managed_fields.iter().flatten().any(|fields| {
         fields.manager.as_deref() == Some(FIELD_MANAGER) && fields.operation.as_deref() == Some("Apply")
     })
+}
+
+fn with_uid<K: Resource + Clone>(object: &K, uid: Option<String>) -> K {
+    let mut object = object.clone();
+    object.meta_mut().uid = uid;
+    object
 }
 
 fn describe<K: Resource<DynamicType = ()>>(object: &K) -> String {

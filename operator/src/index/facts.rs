@@ -94,6 +94,8 @@ pub struct ShadowFacts {
     pub service: ServiceId,
     /// Its own name.
     pub name: Arc<str>,
+    /// Its uid: under its name may be another by now.
+    pub uid: Arc<str>,
     /// When it was made, in seconds since the epoch.
     pub created: i64,
     /// (Port number, listen port).
@@ -127,6 +129,7 @@ impl ShadowFacts {
         Some(Self {
             service: ServiceId::new(labels.get(NAMESPACE_LABEL)?.as_str(), labels.get(NAME_LABEL)?.as_str()),
             name: service.metadata.name.as_deref()?.into(),
+            uid: service.metadata.uid.as_deref().unwrap_or_default().into(),
             created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             ports: ports.collect(),
             cluster_ips: cluster_ips(service),

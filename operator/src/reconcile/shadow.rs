@@ -173,8 +173,8 @@ enum Step {
     Create(Box<Service>),
     /// Its shadow as it should be, over the one there is.
     Change(Box<Service>),
-    /// The shadow of this name goes.
-    Delete(Arc<str>),
+    /// The shadow of this name and uid goes.
+    Delete(Arc<str>, Arc<str>),
     /// It is as it should be.
     Nothing,
 }
@@ -192,8 +192,8 @@ impl Step {
                 written(id, &shadow);
             }
             Self::Change(desired) => written(id, &ctx.writer.apply_unseen(&*desired).await?),
-            Self::Delete(shadow) => {
-                ctx.writer.delete::<Service>(&ctx.namespace, &shadow).await?;
+            Self::Delete(shadow, uid) => {
+                ctx.writer.delete::<Service>(&ctx.namespace, &shadow, &uid).await?;
                 tracing::info!(service = %id, %shadow, "shadow Service deleted");
             }
             Self::Nothing => {}
@@ -331,38 +331,42 @@ impl<'a> Worker<'a> {
     /// What is to be written for a Service, and the ports it keeps once that is done.
     async fn decide(&mut self, id: &ServiceId, removing: bool) -> Result<(Step, Vec<u16>), ShadowError> {
         let Some(service) = self.ctx.index.meshed(id).filter(|_| !removing) else {
-            return Ok((self.unwanted(id, removing).map_or(Step::Nothing, Step::Delete), Vec::new()));
+            return Ok((self.unwanted(id, removing), Vec::new()));
         };
         let mut ports = Vec::new();
         for port in annotations::carried(&service, &self.ctx.index.defaults()) {
             ports.push((port.clone(), self.allocate(id, port.port).await?));
         }
         let desired = desired(id, &ports, self.prefer_same_node, &self.ctx.namespace, &self.owner);
-        let desired: Service =
+        let mut desired: Service =
             serde_json::from_value(desired).map_err(|error| ShadowError::Object(id.clone(), error))?;
         let step = match self.ctx.index.shadow(id) {
             None => Step::Create(Box::new(desired)),
-            Some(live) if live.fingerprint != fingerprint(&desired) => Step::Change(Box::new(desired)),
+            Some(live) if live.fingerprint != fingerprint(&desired) => {
+                desired.metadata.uid = Some(live.uid.to_string());
+                Step::Change(Box::new(desired))
+            }
             Some(_) => Step::Nothing,
         };
         Ok((step, ports.iter().map(|(port, _)| port.port).collect()))
     }
 
-    /// The shadow that is there although `id` is not in the mesh; or `id` itself, when it is one that somebody has made
+    /// The shadow goes that is there although `id` is not in the mesh; or `id` itself, when it is one that somebody has made
     /// unrecognizable and no Service in the mesh is to have it back.
-    fn unwanted(&self, id: &ServiceId, removing: bool) -> Option<Arc<str>> {
+    fn unwanted(&self, id: &ServiceId, removing: bool) -> Step {
         let index = &self.ctx.index;
         if let Some(shadow) = index.shadow(id) {
-            return Some(Arc::clone(&shadow.name));
+            return Step::Delete(Arc::clone(&shadow.name), Arc::clone(&shadow.uid));
         }
         let (strays, shadow) = (index.strays(), ShadowName::of(id));
-        if let Some(stray) = strays.get(shadow.as_str()) {
-            return Some(Arc::clone(stray));
-        }
-        let stray = strays.get(&id.name).filter(|_| *id.namespace == *self.ctx.namespace)?;
-        let named = |service: &ServiceId| ShadowName::of(service).as_str() == &**stray;
-        let wanted = !removing && index.all_meshed().iter().any(named);
-        (!wanted).then(|| Arc::clone(stray))
+        let named = |service: &ServiceId| ShadowName::of(service).as_str() == &*id.name;
+        let stray = strays.get(shadow.as_str()).or_else(|| {
+            let stray = strays.get(&id.name).filter(|_| *id.namespace == *self.ctx.namespace)?;
+            (removing || !index.all_meshed().iter().any(named)).then_some(stray)
+        });
+        let stray =
+            stray.and_then(|name| index.service(&ServiceId::new(&*self.ctx.namespace, Arc::clone(name))));
+        stray.map_or(Step::Nothing, |stray| Step::Delete(Arc::clone(&stray.id.name), Arc::clone(&stray.uid)))
     }
 
     /// What was begun for a Service has ended. Only then are the ports free that it no longer has; what failed may have

@@ -194,6 +194,15 @@ impl World {
         self.kubelets_soon();
     }
 
+    /// A pod that is deleted is there until all that ran in it has ended.
+    pub(crate) fn end_with_their_pods(&mut self) {
+        for proxy in 0..self.proxies.len() {
+            if self.store.get(&self.proxies[proxy].pod).is_none() {
+                self.stop_proxy(proxy);
+            }
+        }
+    }
+
     /// A proxy has its first configuration.
     fn becomes_ready(&mut self, proxy: usize) {
         self.proxies[proxy].ready_since = Some(self.now());

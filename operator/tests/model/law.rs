@@ -50,13 +50,14 @@ impl World {
         self.law.broken(how);
     }
 
-    /// A replica sends something: only while its fence is open.
+    /// A replica sends something: only while its fence is open, or was when this moment began. Who closes it waits for what has
+    /// passed it before he gives the Lease back.
     pub(crate) fn check_sending(&mut self, process: Process, sent: &Sent) {
         if !sent.is_write() || sent.is_lease() {
             return;
         }
         let replica = &self.replicas[process];
-        if !replica.fence.is_open() {
+        if !replica.fence.is_open() && replica.seen_open != self.now() {
             let how = format!("{} sends {} {} with its fence closed", replica.pod, sent.method, sent.path);
             self.broken(how);
         }

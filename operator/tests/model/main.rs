@@ -33,7 +33,7 @@ use std::time::Instant;
 use schedule::Outcome;
 
 /// Schedules of a plain `cargo test`.
-const FEW: u64 = 200;
+const FEW: u64 = 100;
 /// Those of `make model`.
 const MANY: u64 = 100_000;
 /// After so many failures there is enough to look at.

@@ -49,6 +49,7 @@ pub(crate) fn start(world: &Shared, place: Place) -> (Process, Running) {
         died: 0,
         stopping: false,
         fence: fence.clone(),
+        seen_open: 0,
         versions: publisher.versions(),
         publisher: publisher.clone(),
     });

@@ -76,6 +76,8 @@ pub(crate) struct Replica {
     pub(crate) died: u64,
     pub(crate) stopping: bool,
     pub(crate) fence: Fence,
+    /// When its fence was seen open last.
+    pub(crate) seen_open: u64,
     pub(crate) publisher: Publisher,
     pub(crate) versions: watch::Receiver<u64>,
 }
@@ -253,6 +255,7 @@ impl World {
             Stimulus::CollectGarbage => {
                 self.queued.remove("garbage");
                 self.store.collect_garbage();
+                self.end_with_their_pods();
             }
             Stimulus::Calm => self.come_to_rest(),
             Stimulus::Look => self.looking = true,
@@ -350,6 +353,10 @@ impl World {
         let open: Vec<_> = (0..self.replicas.len())
             .filter(|process| self.replicas[*process].alive && self.replicas[*process].fence.is_open())
             .collect();
+        let now = self.now();
+        for process in &open {
+            self.replicas[*process].seen_open = now;
+        }
         if open.len() > 1 {
             let names: Vec<_> = open.iter().map(|process| self.replicas[*process].pod.clone()).collect();
             self.law.broken(format!("two replicas may write: {}", names.join(" and ")));
