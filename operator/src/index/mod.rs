@@ -253,9 +253,10 @@ impl Index {
     /// Service, which somebody may delete, and come after the pods.
     pub fn holders(&self) -> Vec<ProxyPod> {
         let mut holders = self.proxies();
+        let known: BTreeSet<_> = holders.iter().map(|holder| holder.address).collect();
         for pod in self.proxy_pods() {
             let Some(address) = pod.address else { continue };
-            if holders.iter().all(|known| known.address != address) {
+            if !known.contains(&address) {
                 holders.push(ProxyPod { node: pod.node.to_string(), address, ready: pod.ready });
             }
         }
