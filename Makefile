@@ -70,6 +70,11 @@ chaos: deps ## Faults one after the other under load (CHAOS_SECONDS=1200, SEED=1
 soak: deps ## A long time without faults: memory, descriptors, latency (SOAK_SECONDS=7200)
 	@tests/run-chaos.sh soak
 
+.PHONY: model
+model: deps ## The operator against a simulated cluster: SCHEDULES=100000 of them, from FIRST_SEED=0, on all cores
+	SCHEDULES=$(or $(SCHEDULES),100000) FIRST_SEED=$(or $(FIRST_SEED),0) \
+	  cargo test --locked --profile model -p weft-operator --test model many_schedules -- --ignored --nocapture
+
 .PHONY: skew
 skew: deps ## Operator and proxies of this version and of the one before in every pairing, on the cluster
 	@tests/run-skew.sh

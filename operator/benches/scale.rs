@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
 use hyper::{Request, Response};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use weft_operator::index::{self, Index};
 use weft_operator::publish::Publisher;
@@ -149,7 +150,8 @@ async fn main() {
     println!("idle: {:.1} MiB", memory("VmRSS"));
 
     let (index, publisher, began) = (Index::new("weft-system"), Publisher::default(), Instant::now());
-    index::watch::start(&index, &client);
+    let mut watches = JoinSet::new();
+    index::watch::start(&index, &client, &mut watches);
     tokio::spawn(publisher.clone().run(index.clone(), Arc::default()));
     let mut versions = publisher.versions();
     versions.wait_for(|version| *version > 0).await.unwrap();

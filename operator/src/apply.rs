@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -18,6 +18,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::client::UNACKNOWLEDGED;
 use crate::lease::{Fence, WRITE};
@@ -64,7 +65,16 @@ pub enum WriteError {
 impl WriteError {
     /// Whether somebody else wrote in between: looking again helps.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 409)
+        self.has_code(409)
+    }
+
+    /// Whether the object would not be a valid one.
+    fn is_invalid(&self) -> bool {
+        self.has_code(422)
+    }
+
+    fn has_code(&self, code: u16) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == code)
     }
 }
 
@@ -197,6 +207,7 @@ impl Writer {
         if !made_by_us(there.meta()) {
             return Err(WriteError::Foreign(object));
         }
+        let desired = &with_uid(desired, there.meta().uid.clone());
         let wanted = serde_json::to_value(desired).map_err(encoding)?;
         let live = serde_json::to_value(&there).map_err(encoding)?;
         if contains(&live, &wanted) && !takes_out(&live, &wanted) {
@@ -226,14 +237,17 @@ impl Writer {
             return Err(WriteError::Unanswered(refused));
         };
         let there = there.map_err(|source| WriteError::Api { object: refused.clone(), source })?;
-        // Ours, which somebody has edited past recognition.
-        if there.is_some_and(|there| made_by_us(there.meta())) {
-            return self.apply_unseen(desired).await;
+        match there {
+            // Ours, which somebody has edited past recognition.
+            Some(there) if made_by_us(there.meta()) => {
+                self.apply_unseen(&with_uid(desired, there.meta().uid.clone())).await
+            }
+            _ => Err(WriteError::Foreign(refused)),
         }
-        Err(WriteError::Foreign(refused))
     }
 
-    /// [`Writer::apply`] without looking first, for callers that know that it is ours and that something is to be changed.
+    /// [`Writer::apply`] without looking first, for callers that know that it is ours and that something is to be changed. With a
+    /// uid in `desired` only the one they know is changed, and not what somebody has made in its place since.
     pub async fn apply_unseen<K>(&self, desired: &K) -> Result<K, WriteError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -244,15 +258,21 @@ impl Writer {
             + Send
             + 'static,
     {
-        // By force: these objects are ours, whoever edited them.
-        let written = self.patch(desired, PatchParams::apply(FIELD_MANAGER).force()).await?;
         let encoding = |source| WriteError::Encoding { object: describe(desired), source };
         let wanted = serde_json::to_value(desired).map_err(encoding)?;
-        if contains(&serde_json::to_value(&written).map_err(encoding)?, &wanted) {
-            return Ok(written);
-        }
+        let (namespace, name) = (desired.namespace().unwrap_or_default(), desired.name_any());
         // Applying leaves the items that somebody has put into our lists, for they are his. A merge takes lists as a whole.
-        self.merge(&desired.namespace().unwrap_or_default(), &desired.name_any(), &wanted).await
+        let whole = self.merge(&namespace, &name, &wanted);
+        // By force: these objects are ours, whoever edited them.
+        match self.patch(desired, PatchParams::apply(FIELD_MANAGER).force()).await {
+            Ok(written) if contains(&serde_json::to_value(&written).map_err(encoding)?, &wanted) => {
+                Ok(written)
+            }
+            Ok(_) => whole.await,
+            // With his items it is no valid object: two ports of one name.
+            Err(refused) if refused.is_invalid() => whole.await.map_err(|_| refused),
+            Err(error) => Err(error),
+        }
     }
 
     async fn patch<K>(&self, desired: &K, params: PatchParams) -> Result<K, WriteError>
@@ -362,8 +382,8 @@ impl Writer {
         deleted
     }
 
-    /// Deletes the object, if it is there.
-    pub async fn delete<K>(&self, namespace: &str, name: &str) -> Result<(), WriteError>
+    /// Deletes the object, if it is there and is the one with this uid.
+    pub async fn delete<K>(&self, namespace: &str, name: &str, uid: &str) -> Result<(), WriteError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -373,11 +393,11 @@ impl Writer {
             + 'static,
     {
         let object = format!("{} {namespace}/{name}", K::kind(&()));
-        self.delete_by(self.api::<K>(namespace), object, &Key::of::<K>(namespace, name)).await
+        self.delete_by(self.api::<K>(namespace), object, &Key::of::<K>(namespace, name), uid).await
     }
 
     /// [`Writer::delete`] for what lies in no namespace.
-    pub async fn delete_cluster_wide<K>(&self, name: &str) -> Result<(), WriteError>
+    pub async fn delete_cluster_wide<K>(&self, name: &str, uid: &str) -> Result<(), WriteError>
     where
         K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
             + Clone
@@ -387,16 +407,18 @@ impl Writer {
             + 'static,
     {
         let object = format!("{} {name}", K::kind(&()));
-        self.delete_by(Api::<K>::all(self.client.clone()), object, &Key::of::<K>("", name)).await
+        self.delete_by(Api::<K>::all(self.client.clone()), object, &Key::of::<K>("", name), uid).await
     }
 
-    async fn delete_by<K>(&self, api: Api<K>, object: String, key: &Key) -> Result<(), WriteError>
+    async fn delete_by<K>(&self, api: Api<K>, object: String, key: &Key, uid: &str) -> Result<(), WriteError>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let name = key.name().to_owned();
+        let preconditions = Some(Preconditions { resource_version: None, uid: Some(uid.to_owned()) });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
         let request = async move {
-            match api.delete(&name, &DeleteParams::default()).await {
+            match api.delete(&name, &params).await {
                 Err(kube::Error::Api(status)) if status.code != 404 => Err(kube::Error::Api(status)),
                 Ok(_) | Err(kube::Error::Api(_)) => Ok(()),
                 Err(error) => Err(error),
@@ -425,7 +447,7 @@ impl Writer {
 /// What comes of `request`, unless it takes longer than `limit`.
 async fn within<T>(limit: Duration, request: impl Future<Output = T>) -> Option<T> {
     let deadline = Instant::now() + limit;
-    let mut over = pin!(tokio::time::sleep_until(deadline.into()));
+    let mut over = pin!(tokio::time::sleep_until(deadline));
     let mut request = pin!(request);
     poll_fn(|task| {
         // The clock first: a process that was frozen must not send now what it was about to send then.
@@ -440,11 +462,21 @@ async fn within<T>(limit: Duration, request: impl Future<Output = T>) -> Option<
 /// Whether we made the object: it belongs to a MeshConfig, or we applied it.
 pub fn made_by_us(object: &ObjectMeta) -> bool {
     let mut owners = object.owner_references.iter().flatten();
-    let mut managers = object.managed_fields.iter().flatten();
     owners.any(|owner| owner.kind == "MeshConfig" && owner.api_version.starts_with("weft.mesh/"))
-        || managers.any(|fields| {
-            fields.manager.as_deref() == Some(FIELD_MANAGER) && fields.operation.as_deref() == Some("Apply")
-        })
+        || applied_by_us(object)
+}
+
+/// Whether we applied the object: no label or ownerReference that somebody puts on it makes it seem so.
+pub fn applied_by_us(object: &ObjectMeta) -> bool {
+    object.managed_fields.iter().flatten().any(|fields| {
+        fields.manager.as_deref() == Some(FIELD_MANAGER) && fields.operation.as_deref() == Some("Apply")
+    })
+}
+
+fn with_uid<K: Resource + Clone>(object: &K, uid: Option<String>) -> K {
+    let mut object = object.clone();
+    object.meta_mut().uid = uid;
+    object
 }
 
 fn describe<K: Resource<DynamicType = ()>>(object: &K) -> String {

@@ -16,6 +16,7 @@ use crate::apply::{WriteError, Writer};
 use crate::context::Context;
 use crate::index::Index;
 use crate::lease::{self, Fence};
+use crate::outside::Network;
 use crate::publish::Publisher;
 use crate::reconcile::dns::DnsError;
 
@@ -137,6 +138,7 @@ impl Cleanup<'_> {
             // Nothing is watched: what has to be known is asked for.
             index: Index::new(self.namespace),
             publisher: Publisher::default(),
+            outside: std::sync::Arc::new(Network),
             namespace: self.namespace.into(),
             pod: self.me.into(),
             proxy_image: "".into(),

@@ -6,6 +6,7 @@ use kube::Client;
 
 use crate::apply::Writer;
 use crate::index::Index;
+use crate::outside::Outside;
 use crate::publish::Publisher;
 use crate::serve::metrics::Metrics;
 
@@ -20,6 +21,8 @@ pub struct Context {
     pub index: Index,
     /// The configuration.
     pub publisher: Publisher,
+    /// Whom to ask besides the API server.
+    pub outside: Arc<dyn Outside>,
     /// Our namespace.
     pub namespace: Arc<str>,
     /// Our pod.

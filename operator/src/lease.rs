@@ -10,7 +10,7 @@ mod fence;
 mod record;
 
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -20,7 +20,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::client::UNACKNOWLEDGED;
 pub use fence::Fence;
@@ -59,13 +59,14 @@ pub async fn take_part(
     loop {
         let next = candidate.next();
         tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
             event = events.next() => match event {
                 Some(Ok(event)) => candidate.notice(event, &mut listed),
                 Some(Err(error)) => tracing::warn!(%error, lease = name, "the watch of the lease is broken; it starts again"),
                 None => return,
             },
             () = sleep_until(next) => {}
-            _ = stop.wait_for(|stop| *stop) => break,
         }
         candidate.act().await;
         let leads = candidate.fence.is_open();
@@ -85,7 +86,7 @@ pub async fn take_part(
 
 async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

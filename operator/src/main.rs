@@ -15,26 +15,21 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-use weft_crds::MeshConfig;
 use weft_operator::apply::Writer;
 use weft_operator::args::{Args, CleanupArgs, Command, LogFormat, RunArgs};
 use weft_operator::cleanup::{self, Cleanup};
 use weft_operator::context::Context;
-use weft_operator::index::{self, Index};
-use weft_operator::lease::{self, Fence};
+use weft_operator::index::Index;
+use weft_operator::lease::Fence;
+use weft_operator::outside::Network;
 use weft_operator::publish::Publisher;
 use weft_operator::serve::admin::Admin;
 use weft_operator::serve::debug::Debug;
 use weft_operator::serve::metrics::Metrics;
 use weft_operator::serve::reader::ReaderKeys;
-use weft_operator::{client, definition, reconcile, serve};
+use weft_operator::{client, definition, run, serve};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// How long a removal that is under way holds up our end: longer than it may take, shorter than the pod's grace period.
-const REMOVAL: Duration = Duration::from_secs(50);
-/// How long giving the Lease back may take.
-const RESIGNATION: Duration = Duration::from_secs(6);
 
 fn main() -> ExitCode {
     let began = Instant::now();
@@ -69,7 +64,7 @@ async fn start(args: Args, began: Instant) -> Result<(), Failure> {
         .install_default()
         .map_err(|_| "a TLS provider is installed twice")?;
     match args.command {
-        Command::Run(run_args) => run(args.namespace, run_args, began).await,
+        Command::Run(run_args) => replica(args.namespace, run_args, began).await,
         Command::ApplyCrds { timeout_seconds } => {
             let client = client::for_reading(Counter::default()).await?;
             Ok(definition::apply(client, Duration::from_secs(timeout_seconds)).await?)
@@ -84,12 +79,11 @@ async fn start(args: Args, began: Instant) -> Result<(), Failure> {
     }
 }
 
-async fn run(namespace: String, args: RunArgs, began: Instant) -> Result<(), Failure> {
+async fn replica(namespace: String, args: RunArgs, began: Instant) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::default());
     let client = client::for_reading(metrics.api_requests.clone()).await?;
     let writing = client::for_writing(metrics.api_requests.clone()).await?;
     let (stop, stopping) = watch::channel(false);
-    let (leading_set, leading) = watch::channel(false);
     let (serving_set, serving) = watch::channel(false);
     let fence = Fence::default();
     let index = Index::new(&namespace);
@@ -98,6 +92,7 @@ async fn run(namespace: String, args: RunArgs, began: Instant) -> Result<(), Fai
         client,
         index: index.clone(),
         publisher: Publisher::default(),
+        outside: Arc::new(Network),
         namespace: namespace.as_str().into(),
         pod: args.pod_name.as_str().into(),
         proxy_image: args.proxy_image.as_str().into(),
@@ -105,8 +100,7 @@ async fn run(namespace: String, args: RunArgs, began: Instant) -> Result<(), Fai
         metrics,
     };
 
-    index::watch::start(&index, &ctx.client);
-    tokio::spawn(ctx.publisher.clone().run(index.clone(), Arc::clone(&ctx.metrics)));
+    let mut work = tokio::spawn(run::replica(ctx.clone(), fence, stopping));
     let keys = ReaderKeys::default();
     serve_debug(&ctx, keys.clone(), args.debug_port).await?;
     tokio::spawn(tell_start(ctx.clone(), serving.clone(), began));
@@ -120,49 +114,18 @@ async fn run(namespace: String, args: RunArgs, began: Instant) -> Result<(), Fai
         tokio::spawn(serve::traffic::serve(ctx.clone(), args.metrics_api_port));
     }
     tokio::spawn(cleanup::stand_in(ctx.clone(), writing));
-    let leader = tokio::spawn(lead(ctx.clone(), leading.clone()));
-    let election = {
-        let (client, stopping) = (ctx.client.clone(), stopping.clone());
-        tokio::spawn(async move {
-            lease::take_part(client, &namespace, lease::NAME, &args.pod_name, fence, leading_set, stopping)
-                .await;
-        })
-    };
 
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
-        ended = leader => return Err(format!("the leader's task ended: {ended:?}").into()),
+        ended = &mut work => return ended?.map_err(Failure::from),
     }
     tracing::info!("told to end");
-    finish_removal(&ctx, leading).await;
     stop.send_replace(true);
-    // The Lease is given back, so that another replica takes over at once.
-    let _ = tokio::time::timeout(RESIGNATION, election).await;
+    let _ = tokio::time::timeout(run::LONGEST_END, work).await;
     Ok(())
-}
-
-/// A leader that removes a mesh finishes first: with it may go the last who has the right to.
-async fn finish_removal(ctx: &Context, mut leading: watch::Receiver<bool>) {
-    let mut mesh = ctx.index.mesh();
-    let removing = |mesh: &Option<Arc<MeshConfig>>| {
-        mesh.as_ref().is_some_and(|mesh| mesh.metadata.deletion_timestamp.is_some())
-    };
-    if !*leading.borrow() || !removing(&mesh.borrow()) {
-        return;
-    }
-    tracing::info!("finishing the removal first");
-    let finished = async {
-        tokio::select! {
-            _ = mesh.wait_for(|mesh| !removing(mesh)) => {}
-            _ = leading.wait_for(|leads| !*leads) => {}
-        }
-    };
-    if tokio::time::timeout(REMOVAL, finished).await.is_err() {
-        tracing::warn!("the removal is not finished; whoever leads next goes on with it");
-    }
 }
 
 async fn serve_debug(ctx: &Context, keys: ReaderKeys, port: u16) -> Result<(), Failure> {
@@ -196,21 +159,5 @@ async fn tell_start(ctx: Context, mut serving: watch::Receiver<bool>, began: Ins
             resources = ctx.publisher.resources(),
             "serving a complete configuration"
         );
-    }
-}
-
-/// Reconciles while this replica leads.
-async fn lead(ctx: Context, mut leading: watch::Receiver<bool>) {
-    loop {
-        if leading.wait_for(|leads| *leads).await.is_err() {
-            return;
-        }
-        ctx.metrics.leading.set(1);
-        // Dropped when the lead is lost: whatever was under way stops at its next await, and the fence stops its writes.
-        tokio::select! {
-            () = reconcile::run(ctx.clone()) => {}
-            _ = leading.wait_for(|leads| !*leads) => {}
-        }
-        ctx.metrics.leading.set(0);
     }
 }

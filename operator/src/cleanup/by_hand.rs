@@ -122,7 +122,8 @@ async fn delete_shadows(ctx: &Context) -> Result<(), CleanupError> {
     let shadows =
         shadows.map_err(|error| CleanupError::Api("shadow Services", ctx.namespace.to_string(), error))?;
     for shadow in shadows.iter().filter(|shadow| made_by_us(&shadow.metadata)) {
-        ctx.writer.delete::<Service>(&ctx.namespace, &shadow.name_any()).await?;
+        let uid = shadow.uid().unwrap_or_default();
+        ctx.writer.delete::<Service>(&ctx.namespace, &shadow.name_any(), &uid).await?;
     }
     Ok(())
 }

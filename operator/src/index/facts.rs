@@ -9,8 +9,11 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use weft_config::ServiceId;
+use weft_config::contract::PROXY_SERVICE_ACCOUNT;
 
 use crate::annotations;
+use crate::apply::{applied_by_us, made_by_us};
+use crate::names::ShadowName;
 
 /// Marks a shadow Service, and by Kubernetes' doing its `EndpointSlices`, which are not read.
 pub const SHADOW_LABEL: &str = "weft.mesh/shadow";
@@ -91,6 +94,8 @@ pub struct ShadowFacts {
     pub service: ServiceId,
     /// Its own name.
     pub name: Arc<str>,
+    /// Its uid: under its name may be another by now.
+    pub uid: Arc<str>,
     /// When it was made, in seconds since the epoch.
     pub created: i64,
     /// (Port number, listen port).
@@ -102,6 +107,16 @@ pub struct ShadowFacts {
 }
 
 impl ShadowFacts {
+    /// What `service` records as a shadow of the mesh in `namespace`: one that lies there, made by us, under the name that follows
+    /// from what it stands for. Labels alone make no shadow: anybody may put them on.
+    pub fn of_ours(namespace: &str, service: &Service) -> Option<Self> {
+        let there = service.metadata.namespace.as_deref() == Some(namespace);
+        if !there || !is_labelled(service) || !made_by_us(&service.metadata) {
+            return None;
+        }
+        Self::of(service).filter(|facts| ShadowName::of(&facts.service).as_str() == &*facts.name)
+    }
+
     /// Reads a shadow Service. `None`: it does not say what it stands for.
     pub fn of(service: &Service) -> Option<Self> {
         let labels = service.metadata.labels.as_ref()?;
@@ -114,12 +129,28 @@ impl ShadowFacts {
         Some(Self {
             service: ServiceId::new(labels.get(NAMESPACE_LABEL)?.as_str(), labels.get(NAME_LABEL)?.as_str()),
             name: service.metadata.name.as_deref()?.into(),
+            uid: service.metadata.uid.as_deref().unwrap_or_default().into(),
             created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             ports: ports.collect(),
             cluster_ips: cluster_ips(service),
             fingerprint: fingerprint(service),
         })
     }
+}
+
+fn is_labelled(service: &Service) -> bool {
+    service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(SHADOW_LABEL))
+}
+
+/// Whether we made `service` as a shadow in `namespace`, whatever somebody has made of its labels since. With
+/// [`ShadowFacts::of_ours`] it is one; else it has to become one again, or to go.
+pub fn is_remnant(namespace: &str, service: &Service) -> bool {
+    let metadata = &service.metadata;
+    let there = metadata.namespace.as_deref() == Some(namespace);
+    // The only other Service that we make.
+    there
+        && metadata.name.as_deref() != Some(PROXY_SERVICE_ACCOUNT)
+        && (applied_by_us(metadata) || (is_labelled(service) && made_by_us(metadata)))
 }
 
 /// The addresses of a Service; none when it is headless.

@@ -11,11 +11,9 @@ use weft_config::contract::OPERATOR_SERVICE;
 use weft_crds::MeshConfig;
 
 use super::changes::Changed;
-use super::facts::{SHADOW_LABEL, ServiceFacts, ShadowFacts, SliceFacts};
+use super::facts::{ServiceFacts, ShadowFacts, SliceFacts, is_remnant};
 use super::watch::Kind;
 use super::{Index, State};
-use crate::apply::made_by_us;
-use crate::names::ShadowName;
 
 /// Services, shadows among them.
 pub(crate) struct ServiceKind;
@@ -30,8 +28,9 @@ impl Kind for ServiceKind {
 
     fn insert(&self, state: &mut State, object: &Service) -> (ServiceId, Changed) {
         let key = Self::key(object);
-        if let Some(mut facts) = shadow(&state.namespace, object) {
+        if let Some(mut facts) = ShadowFacts::of_ours(&state.namespace, object) {
             state.strings.share_id(&mut facts.service);
+            state.strays.remove(&key.name);
             // Somebody may have added our labels only now.
             let known = state.services.remove(&key).is_some();
             let mut changed = if known { facts_changed(state, &key) } else { Changed::default() };
@@ -51,21 +50,28 @@ impl Kind for ServiceKind {
         // ... or have taken them off.
         let known = state.services.contains_key(&key);
         let mut changed = if known { Changed::default() } else { self.remove(state, &key) };
+        let stray = is_remnant(&state.namespace, object);
+        let strays = if stray {
+            state.strays.insert(Arc::clone(&key.name))
+        } else {
+            key.namespace == state.namespace && state.strays.remove(&key.name)
+        };
         let before = state.services.insert(facts.id.clone(), Arc::new(facts));
-        if before.as_ref() != state.services.get(&key) {
+        if strays || before.as_ref() != state.services.get(&key) {
             changed.add(facts_changed(state, &key));
         }
         (key, changed)
     }
 
     fn remove(&self, state: &mut State, key: &ServiceId) -> Changed {
+        let ours = key.namespace == state.namespace;
+        if ours {
+            state.strays.remove(&key.name);
+        }
         if state.services.remove(key).is_some() {
             return facts_changed(state, key);
         }
-        if key.namespace != state.namespace {
-            return Changed::default();
-        }
-        let shadow = state.shadows.remove(&key.name);
+        let shadow = if ours { state.shadows.remove(&key.name) } else { None };
         shadow.map(|shadow| shadow_changed(state, &shadow.service)).unwrap_or_default()
     }
 
@@ -96,16 +102,6 @@ fn facts_changed(state: &State, id: &ServiceId) -> Changed {
 /// The Service `id` has other listen ports. A backend that has none yet is left out of splits.
 fn shadow_changed(state: &State, id: &ServiceId) -> Changed {
     Changed::services(state.smi.roots_above(id).into_iter().chain([id.clone()]))
-}
-
-/// What `service` records as a shadow of ours: one in our namespace, made by us, under the name that follows from what it
-/// stands for. Labels alone make no shadow: anybody may put them on.
-fn shadow(ours: &str, service: &Service) -> Option<ShadowFacts> {
-    let labelled = service.labels().contains_key(SHADOW_LABEL);
-    if service.metadata.namespace.as_deref() != Some(ours) || !labelled || !made_by_us(&service.metadata) {
-        return None;
-    }
-    ShadowFacts::of(service).filter(|facts| ShadowName::of(&facts.service).as_str() == &*facts.name)
 }
 
 /// Endpoint slices.
@@ -327,6 +323,21 @@ mod tests {
         index.take(&ServiceKind, Event::Apply(misnamed), &mut None);
         index.take(&ServiceKind, Event::Delete(shadow("weft-system", "cart")), &mut None);
         assert!(index.shadow(&cart).is_none(), "a copy under another name stands for nothing");
+        assert_eq!(index.strays(), BTreeSet::from(["copy".into()]), "and is to go");
+
+        // With nothing but its owner it may be anybody's; what we applied is ours.
+        bare.metadata.name = Some("copy".into());
+        index.take(&ServiceKind, Event::Apply(bare.clone()), &mut None);
+        assert!(index.strays().is_empty());
+        let ours = json!([{"manager": "weft-operator", "operation": "Apply"}]);
+        bare.metadata.managed_fields = serde_json::from_value(ours).unwrap();
+        let changes = index.changes(About::Services);
+        drop(futures::FutureExt::now_or_never(changes.next()));
+        index.take(&ServiceKind, Event::Apply(bare.clone()), &mut None);
+        assert_eq!(index.strays(), BTreeSet::from(["copy".into()]));
+        assert!(futures::FutureExt::now_or_never(changes.next()).is_some(), "somebody has to see to it");
+        index.take(&ServiceKind, Event::Delete(bare), &mut None);
+        assert!(index.strays().is_empty());
     }
 
     fn slice(name: &str, service: &str, address: &str) -> EndpointSlice {

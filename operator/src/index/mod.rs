@@ -71,6 +71,8 @@ pub(crate) struct State {
     services: HashMap<ServiceId, Arc<ServiceFacts>>,
     /// By their own names, which follow from the Services they stand for.
     shadows: HashMap<Arc<str>, Arc<ShadowFacts>>,
+    /// Services in our namespace that we made as shadows and that somebody has made unrecognizable, by their own names.
+    strays: BTreeSet<Arc<str>>,
     slices: HashMap<ServiceId, BTreeMap<Arc<str>, Arc<SliceFacts>>>,
     /// The Service of each slice, by the slice's namespace and name: labels can be edited.
     slice_services: HashMap<ServiceId, ServiceId>,
@@ -218,6 +220,11 @@ impl Index {
         all
     }
 
+    /// The names of those that were shadows until somebody edited their labels.
+    pub fn strays(&self) -> BTreeSet<Arc<str>> {
+        self.lock().strays.clone()
+    }
+
     /// Whether a Service of `namespace` has a shadow.
     pub fn has_shadow_of(&self, namespace: &str) -> bool {
         self.lock().shadows.values().any(|shadow| &*shadow.service.namespace == namespace)
@@ -240,6 +247,20 @@ impl Index {
         }
         pods.sort_by(|a, b| (&a.node, a.address).cmp(&(&b.node, b.address)));
         pods
+    }
+
+    /// Whoever may hold a listen port: the proxies as their endpoints tell, and as their pods do. Endpoints go with the proxies'
+    /// Service, which somebody may delete, and come after the pods.
+    pub fn holders(&self) -> Vec<ProxyPod> {
+        let mut holders = self.proxies();
+        let known: BTreeSet<_> = holders.iter().map(|holder| holder.address).collect();
+        for pod in self.proxy_pods() {
+            let Some(address) = pod.address else { continue };
+            if !known.contains(&address) {
+                holders.push(ProxyPod { node: pod.node.to_string(), address, ready: pod.ready });
+            }
+        }
+        holders
     }
 
     /// The pods of the proxies' DaemonSet, those without an address and those on their way out among them, by name.

@@ -31,7 +31,7 @@ pub struct ProxyFacts {
     pub uid: Arc<str>,
     /// The node it is on, or is meant for.
     pub node: Arc<str>,
-    /// Its address, once it has one.
+    /// Its address, once it has one and until it has run to its end.
     pub address: Option<IpAddr>,
     /// Which template it was made from: see [`template_key`].
     pub template: String,
@@ -61,11 +61,12 @@ impl ProxyFacts {
             template_key(hash.map(String::as_str).unwrap_or_default(), restarted.map(String::as_str));
         let container = status.container_statuses.iter().flatten().next();
         let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let address = status.pod_ip.as_deref().and_then(|text| text.parse().ok());
         Some(Self {
             name: meta.name.as_deref()?.into(),
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             node: node(spec).unwrap_or_default().into(),
-            address: status.pod_ip.as_deref().and_then(|text| text.parse().ok()),
+            address: address.filter(|_| !finished),
             template,
             image: spec.containers.first().and_then(|one| one.image.as_deref()).unwrap_or_default().into(),
             leaving: meta.deletion_timestamp.is_some() || finished,
@@ -137,8 +138,11 @@ impl ProxyPods {
 
 #[cfg(test)]
 mod tests {
+    use kube::runtime::watcher::Event;
     use serde_json::{Value, json};
 
+    use super::super::Index;
+    use super::super::pods::PodKind;
     use super::*;
 
     fn pod(spec: &Value, status: &Value) -> Pod {
@@ -192,6 +196,20 @@ mod tests {
             .unwrap();
         assert_eq!(&*facts.node, "n2");
         assert_eq!(facts.trouble, Some(("Unschedulable".into(), "Insufficient cpu".into())));
+    }
+
+    #[test]
+    fn a_proxy_without_endpoints_may_hold_ports_until_it_has_ended() {
+        let index = Index::new("weft-system");
+        let take = |phase: &str| {
+            let status = json!({"phase": phase, "podIP": "10.0.0.1"});
+            let pod = pod(&json!({"nodeName": "n1", "containers": containers()}), &status);
+            index.take(&PodKind, Event::Apply(pod), &mut None);
+            index.holders().into_iter().map(|holder| holder.address).collect::<Vec<_>>()
+        };
+        assert_eq!(take("Running"), [IpAddr::from([10, 0, 0, 1])]);
+        assert!(index.proxies().is_empty());
+        assert!(take("Failed").is_empty());
     }
 
     #[test]

@@ -52,6 +52,7 @@ async fn follow_with(
             }
         };
         tokio::select! {
+            biased;
             event = definitions.next() => match event {
                 None => return,
                 Some(Ok(event)) => {

@@ -9,6 +9,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
 use weft_crds::smi::KINDS;
 
 use super::changes::Changed;
@@ -20,19 +21,19 @@ use super::{Index, State, ca, namespace, smi};
 /// Objects of one list request: bounds the memory a full list takes.
 pub const PAGE: u32 = 500;
 
-/// Starts all watches. They run until the process ends.
-pub fn start(index: &Index, client: &Client) {
+/// Starts all watches, as `tasks`.
+pub fn start(index: &Index, client: &Client, tasks: &mut JoinSet<()>) {
     // Kubernetes makes a slice with every proxy in it for each shadow Service: Services times nodes. They say nothing that
     // the one slice of the proxies' own Service does not, and bear the label of their Service.
     let not_of_shadows = format!("!{SHADOW_LABEL}");
-    tokio::spawn(follow(index.clone(), ServiceKind, stream(Api::all(client.clone()), None)));
-    tokio::spawn(follow(index.clone(), SliceKind, stream(Api::all(client.clone()), Some(&not_of_shadows))));
-    tokio::spawn(follow(index.clone(), PodKind, stream(Api::all(client.clone()), None)));
-    tokio::spawn(follow(index.clone(), MeshKind, stream(Api::all(client.clone()), None)));
-    tokio::spawn(ca::follow(index.clone(), client.clone()));
-    tokio::spawn(namespace::follow(index.clone(), client.clone()));
+    tasks.spawn(follow(index.clone(), ServiceKind, stream(Api::all(client.clone()), None)));
+    tasks.spawn(follow(index.clone(), SliceKind, stream(Api::all(client.clone()), Some(&not_of_shadows))));
+    tasks.spawn(follow(index.clone(), PodKind, stream(Api::all(client.clone()), None)));
+    tasks.spawn(follow(index.clone(), MeshKind, stream(Api::all(client.clone()), None)));
+    tasks.spawn(ca::follow(index.clone(), client.clone()));
+    tasks.spawn(namespace::follow(index.clone(), client.clone()));
     for kind in KINDS {
-        tokio::spawn(smi::follow(index.clone(), client.clone(), kind));
+        tasks.spawn(smi::follow(index.clone(), client.clone(), kind));
     }
 }
 

@@ -1,9 +1,10 @@
 //! The right to write, and when it ends.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Until when this process may write, by its own clock, and what of its writes is still on its way.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +72,7 @@ impl Fence {
             let _ = under_way.wait_for(|writes| *writes == 0).await;
             let in_doubt_until = self.term().in_doubt_until;
             if let Some(at) = in_doubt_until {
-                tokio::time::sleep_until(at.into()).await;
+                tokio::time::sleep_until(at).await;
             }
         };
         tokio::time::timeout(patience, drained).await.is_ok()

@@ -1,10 +1,9 @@
 //! What a replica has seen of the record, and what follows from it. Pure but for the time, which is given.
 
-use std::time::Instant;
-
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::DURATION;
 

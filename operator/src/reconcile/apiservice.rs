@@ -3,6 +3,7 @@
 
 use k8s_openapi::ByteString;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::ResourceExt;
 use serde_json::{Value, json};
 use weft_config::contract::OPERATOR_SERVICE;
 
@@ -28,8 +29,9 @@ pub async fn ensure(ctx: &Context, ca: &Pair) -> Result<(), WriteError> {
 pub async fn remove(ctx: &Context) -> Result<(), WriteError> {
     let live = ctx.writer.read_cluster_wide::<APIService>(NAME).await;
     let live = live.map_err(|source| WriteError::Api { object: format!("APIService {NAME}"), source })?;
-    if live.is_some_and(|live| is_ours(&live, &ctx.namespace)) {
-        ctx.writer.delete_cluster_wide::<APIService>(NAME).await?;
+    if let Some(live) = live.filter(|live| is_ours(live, &ctx.namespace)) {
+        let uid = live.uid().unwrap_or_default();
+        ctx.writer.delete_cluster_wide::<APIService>(NAME, &uid).await?;
         tracing::info!("the traffic metrics API is registered no longer: our namespace is being deleted");
     }
     Ok(())

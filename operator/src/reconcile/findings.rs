@@ -39,6 +39,7 @@ pub async fn run(ctx: &Context, findings: &Findings) {
     let mut all_told = true;
     loop {
         tokio::select! {
+            biased;
             _ = changes.next() => tokio::time::sleep(GATHER).await,
             () = tokio::time::sleep(AGAIN), if !all_told => {}
         }

@@ -4,18 +4,18 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use weft_config::ServiceId;
 use weft_crds::{MeshConfig, MeshConfigStatus};
 
@@ -89,6 +89,7 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
     let noticed = ((services, asked), shadows.watch_counts(), findings.watch_counts());
     let changes = stream::unfold(noticed, |(changes, mut counts, mut found)| async move {
         tokio::select! {
+            biased;
             _ = changes.0.next() => {}
             _ = changes.1.next() => {}
             changed = counts.changed() => changed.ok()?,
@@ -124,6 +125,7 @@ fn at_once(ctx: &Context) -> impl Stream<Item = ()> + Send + use<> {
     let noticed = (seen, ctx.index.mesh(), ctx.index.rival(), ctx.index.ending());
     stream::unfold(noticed, |(mut seen, mut mesh, mut rival, mut ending)| async move {
         tokio::select! {
+            biased;
             changed = seen.changed() => changed.ok()?,
             changed = mesh.changed() => changed.ok()?,
             changed = rival.changed() => changed.ok()?,
@@ -189,7 +191,7 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
             ),
         ),
     };
-    let now = Time(Timestamp::now());
+    let now = Time(this.ctx.outside.time());
     let before = mesh.status.clone().unwrap_or_default();
     let status = status::not_served(mesh.metadata.generation, reason, &message, &before, &now);
     this.write_status(&mesh, &status).await?;
@@ -233,7 +235,7 @@ impl Reconciler {
             smi: self.findings.counts(),
         };
         let before = mesh.status.clone().unwrap_or_default();
-        let status = status::of(&observed, &before, &Time(Timestamp::now()));
+        let status = status::of(&observed, &before, &Time(self.ctx.outside.time()));
         let rolling = rollout.is_some_and(|rollout| rollout.is_under_way());
         let settled = !rolling && status.conditions.iter().all(status::is_well);
         self.write_status(mesh, &status).await?;
@@ -287,11 +289,11 @@ impl Reconciler {
     /// What the proxies hold, what they should, and whether all do. The digest of one that keeps up is given as the current one;
     /// one that refuses something does not keep up.
     async fn ask_proxies(&self) -> (Vec<proxies::Told>, String, bool) {
-        let mut told = proxies::ask_all(self.ctx.index.proxies()).await;
+        let mut told = self.ctx.outside.ask_proxies(self.ctx.index.proxies()).await;
         let recent = |digest: &str| self.ctx.publisher.is_recent(digest, KEEPS_UP);
         if !told.iter().all(|(_, status)| status.as_ref().is_some_and(|status| recent(&status.digest))) {
             tokio::time::sleep(SECOND_LOOK).await;
-            told = proxies::ask_all(self.ctx.index.proxies()).await;
+            told = self.ctx.outside.ask_proxies(self.ctx.index.proxies()).await;
         }
         let current = self.ctx.publisher.digest();
         let mut all_current = true;
@@ -325,7 +327,7 @@ impl Reconciler {
             }
         }
         self.shadows.remove_all(true);
-        if !self.ctx.index.shadows().is_empty() {
+        if !self.ctx.index.shadows().is_empty() || !self.ctx.index.strays().is_empty() {
             return Ok(Action::requeue(Duration::from_millis(200)));
         }
         self.let_go(mesh).await

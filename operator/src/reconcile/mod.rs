@@ -60,6 +60,7 @@ async fn keep_ca(ctx: &Context) {
             tracing::warn!(%error, "the CA could not be kept");
         }
         tokio::select! {
+            biased;
             _ = known.changed() => {}
             _ = seen.changed() => {}
             _ = ending.changed() => {}

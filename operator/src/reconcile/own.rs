@@ -47,8 +47,9 @@ async fn follow_dns(ctx: &Context) {
             join_all(facts::config_maps(dns).into_iter().map(follow)).await;
         };
         tokio::select! {
-            () = follow => {}
+            biased;
             _ = mesh.wait_for(|mesh| dns(mesh.as_ref()) != named) => {}
+            () = follow => {}
         }
     }
 }

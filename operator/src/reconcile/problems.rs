@@ -23,6 +23,7 @@ pub async fn run(ctx: &Context) {
     let changes = ctx.index.changes(About::Services);
     loop {
         let concerned = tokio::select! {
+            biased;
             changed = changes.next() => changed.services,
             () = tokio::time::sleep(AGAIN), if !untold.is_empty() => std::mem::take(&mut untold),
         };

@@ -3,6 +3,8 @@
 //! What is to be done for a Service is decided for one after the other; the writes that follow are on their way several at a
 //! time, never two for one Service, and a round ends when all of its writes have.
 
+mod desired;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +14,22 @@ use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use weft_config::ServiceId;
 use weft_crds::MeshConfig;
 
-use super::{daemonset, proxies};
+use super::proxies;
 use crate::annotations;
-use crate::apply::{WriteError, made_by_us};
+use crate::apply::WriteError;
 use crate::context::Context;
 use crate::index::changes::About;
-use crate::index::facts::{NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL, ServicePort, ShadowFacts, fingerprint};
+use crate::index::facts::{SHADOW_LABEL, ShadowFacts, fingerprint};
 use crate::index::watch::PAGE;
 use crate::names::ShadowName;
 use crate::ports::{Allocator, NoPort, Record};
+use desired::desired;
 
 /// From this minor version on (with major 1) the API server knows `PreferSameNode` without a feature gate of ours (KEP-3015).
 const PREFER_SAME_NODE_SINCE: u32 = 34;
@@ -141,8 +144,7 @@ async fn record(ctx: &Context) -> kube::Result<Vec<Record>> {
     loop {
         // All pages are of one moment, that of the first.
         let page = api.list(&params).await?;
-        let ours = page.items.iter().filter(|service| made_by_us(&service.metadata));
-        shadows.extend(ours.filter_map(ShadowFacts::of));
+        shadows.extend(page.items.iter().filter_map(|service| ShadowFacts::of_ours(&ctx.namespace, service)));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => break,
@@ -171,8 +173,8 @@ enum Step {
     Create(Box<Service>),
     /// Its shadow as it should be, over the one there is.
     Change(Box<Service>),
-    /// The shadow of this name goes.
-    Delete(Arc<str>),
+    /// The shadow of this name and uid goes.
+    Delete(Arc<str>, Arc<str>),
     /// It is as it should be.
     Nothing,
 }
@@ -190,8 +192,8 @@ impl Step {
                 written(id, &shadow);
             }
             Self::Change(desired) => written(id, &ctx.writer.apply_unseen(&*desired).await?),
-            Self::Delete(shadow) => {
-                ctx.writer.delete::<Service>(&ctx.namespace, &shadow).await?;
+            Self::Delete(shadow, uid) => {
+                ctx.writer.delete::<Service>(&ctx.namespace, &shadow, &uid).await?;
                 tracing::info!(service = %id, %shadow, "shadow Service deleted");
             }
             Self::Nothing => {}
@@ -239,10 +241,12 @@ impl<'a> Worker<'a> {
         loop {
             let next = self.again.values().map(|(at, _)| *at).min();
             let ids = tokio::select! {
-                changed = changes.next() => self.with_those_in_the_way(changed.services),
-                () = sleep_until(next) => self.due(),
-                _ = removing.changed() => self.everything(),
+                // What there may be no end of comes last.
+                biased;
                 _ = mesh.changed() => return,
+                _ = removing.changed() => self.everything(),
+                () = sleep_until(next) => self.due(),
+                changed = changes.next() => self.with_those_in_the_way(changed.services),
             };
             // Whoever comes after begins with all there is.
             if !self.round(ids, removing, mesh).await {
@@ -305,8 +309,10 @@ impl<'a> Worker<'a> {
     }
 
     fn everything(&self) -> BTreeSet<ServiceId> {
-        let shadowed = self.ctx.index.shadows().into_iter().map(|shadow| shadow.service.clone());
-        shadowed.chain(self.ctx.index.all_meshed()).collect()
+        let index = &self.ctx.index;
+        let shadowed = index.shadows().into_iter().map(|shadow| shadow.service.clone());
+        let strays = index.strays().into_iter().map(|name| ServiceId::new(&*self.ctx.namespace, name));
+        shadowed.chain(strays).chain(index.all_meshed()).collect()
     }
 
     fn publish(&self) {
@@ -325,25 +331,42 @@ impl<'a> Worker<'a> {
     /// What is to be written for a Service, and the ports it keeps once that is done.
     async fn decide(&mut self, id: &ServiceId, removing: bool) -> Result<(Step, Vec<u16>), ShadowError> {
         let Some(service) = self.ctx.index.meshed(id).filter(|_| !removing) else {
-            let shadow = self.ctx.index.shadow(id);
-            return Ok((
-                shadow.map_or(Step::Nothing, |shadow| Step::Delete(shadow.name.clone())),
-                Vec::new(),
-            ));
+            return Ok((self.unwanted(id, removing), Vec::new()));
         };
         let mut ports = Vec::new();
         for port in annotations::carried(&service, &self.ctx.index.defaults()) {
             ports.push((port.clone(), self.allocate(id, port.port).await?));
         }
         let desired = desired(id, &ports, self.prefer_same_node, &self.ctx.namespace, &self.owner);
-        let desired: Service =
+        let mut desired: Service =
             serde_json::from_value(desired).map_err(|error| ShadowError::Object(id.clone(), error))?;
         let step = match self.ctx.index.shadow(id) {
             None => Step::Create(Box::new(desired)),
-            Some(live) if live.fingerprint != fingerprint(&desired) => Step::Change(Box::new(desired)),
+            Some(live) if live.fingerprint != fingerprint(&desired) => {
+                desired.metadata.uid = Some(live.uid.to_string());
+                Step::Change(Box::new(desired))
+            }
             Some(_) => Step::Nothing,
         };
         Ok((step, ports.iter().map(|(port, _)| port.port).collect()))
+    }
+
+    /// The shadow goes that is there although `id` is not in the mesh; or `id` itself, when it is one that somebody has made
+    /// unrecognizable and no Service in the mesh is to have it back.
+    fn unwanted(&self, id: &ServiceId, removing: bool) -> Step {
+        let index = &self.ctx.index;
+        if let Some(shadow) = index.shadow(id) {
+            return Step::Delete(Arc::clone(&shadow.name), Arc::clone(&shadow.uid));
+        }
+        let (strays, shadow) = (index.strays(), ShadowName::of(id));
+        let named = |service: &ServiceId| ShadowName::of(service).as_str() == &*id.name;
+        let stray = strays.get(shadow.as_str()).or_else(|| {
+            let stray = strays.get(&id.name).filter(|_| *id.namespace == *self.ctx.namespace)?;
+            (removing || !index.all_meshed().iter().any(named)).then_some(stray)
+        });
+        let stray =
+            stray.and_then(|name| index.service(&ServiceId::new(&*self.ctx.namespace, Arc::clone(name))));
+        stray.map_or(Step::Nothing, |stray| Step::Delete(Arc::clone(&stray.id.name), Arc::clone(&stray.uid)))
     }
 
     /// What was begun for a Service has ended. Only then are the ports free that it no longer has; what failed may have
@@ -373,7 +396,7 @@ impl<'a> Worker<'a> {
         }
         self.asked = true;
         let question = self.allocator.question();
-        let told = proxies::ask_all(self.ctx.index.proxies()).await;
+        let told = self.ctx.outside.ask_proxies(self.ctx.index.holders()).await;
         if let Some(held) = proxies::held_ports(&told) {
             self.allocator.confirm(&question, &held);
         }
@@ -392,94 +415,5 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The shadow of `service`, with the ports that are carried and their listen ports. Pure.
-fn desired(
-    service: &ServiceId,
-    ports: &[(ServicePort, u16)],
-    same_node: bool,
-    namespace: &str,
-    owner: &Value,
-) -> Value {
-    let mut labels = daemonset::labels("shadow");
-    labels["app.kubernetes.io/name"] = json!("weft-shadow");
-    labels[SHADOW_LABEL] = json!("true");
-    labels[NAMESPACE_LABEL] = json!(&*service.namespace);
-    labels[NAME_LABEL] = json!(&*service.name);
-    let port = |(port, listen_port): &(ServicePort, u16)| {
-        let protocol = if port.udp { "UDP" } else { "TCP" };
-        let mut value = json!({"port": port.port, "targetPort": listen_port, "protocol": protocol});
-        if !port.name.is_empty() {
-            value["name"] = json!(&*port.name);
-        } else if ports.len() > 1 {
-            // Kubernetes wants names where there are several; a port that is not carried may have been the other.
-            value["name"] = json!(format!("port-{}", port.port));
-        }
-        value
-    };
-    let mut spec = json!({
-        "type": "ClusterIP",
-        "selector": daemonset::selector(),
-        "ports": ports.iter().map(port).collect::<Vec<_>>(),
-    });
-    if same_node {
-        spec["trafficDistribution"] = json!("PreferSameNode");
-    }
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {
-            "name": ShadowName::of(service).as_str(),
-            "namespace": namespace,
-            "labels": labels,
-            "ownerReferences": [owner],
-        },
-        "spec": spec,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ports(ports: &[(&str, u16, bool, u16)]) -> Vec<(ServicePort, u16)> {
-        let port = |(name, port, udp, listen): &(&str, u16, bool, u16)| {
-            (ServicePort { port: *port, name: (*name).into(), udp: *udp }, *listen)
-        };
-        ports.iter().map(port).collect()
-    }
-
-    #[test]
-    fn a_shadow_records_its_listen_ports() {
-        let owner = json!({"kind": "MeshConfig", "name": "weft", "uid": "u"});
-        let ports = ports(&[("http", 80, false, 10001), ("admin", 81, false, 10002)]);
-        let value = desired(&ServiceId::new("shop", "cart"), &ports, true, "weft-system", &owner);
-        insta::assert_yaml_snapshot!(value);
-        let object: Service = serde_json::from_value(value).unwrap();
-        let facts = ShadowFacts::of(&object).unwrap();
-        assert_eq!(facts.service, ServiceId::new("shop", "cart"));
-        assert_eq!(facts.ports, [(80, 10001), (81, 10002)]);
-    }
-
-    #[test]
-    fn what_the_api_server_fills_in_needs_no_write_and_an_edit_does() {
-        let owner =
-            json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "name": "weft", "uid": "u"});
-        let of = |udp| {
-            let ports = ports(&[("", 80, udp, 10001)]);
-            desired(&ServiceId::new("shop", "cart"), &ports, true, "weft-system", &owner)
-        };
-        let value = of(false);
-        let ours = fingerprint(&serde_json::from_value(value.clone()).unwrap());
-        assert_ne!(fingerprint(&serde_json::from_value(of(true)).unwrap()), ours, "another protocol");
-        let mut live = value;
-        live["spec"]["clusterIP"] = json!("10.96.0.7");
-        live["spec"]["sessionAffinity"] = json!("None");
-        live["metadata"]["labels"]["somebody.else/label"] = json!("x");
-        assert_eq!(fingerprint(&serde_json::from_value(live.clone()).unwrap()), ours);
-        live["spec"]["selector"]["app.kubernetes.io/name"] = json!("hijacked");
-        assert_ne!(fingerprint(&serde_json::from_value(live).unwrap()), ours);
     }
 }

@@ -1,7 +1,5 @@
-//! A stand-in for the API server: objects in memory, with lists, watches, merge patches, server-side apply, preconditions,
-//! finalizers and garbage collection by owner. It knows no kinds, no defaults and no schemas.
+//! A stand-in for the API server, over HTTP: the objects of [`simulated::store`], and refusals on demand.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -17,8 +15,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// A collection (`/api/v1 services`), a namespace and a name.
-type Key = (String, String, String);
+use crate::simulated::chart;
+use crate::simulated::paths::{Selector, Target, key, parameter};
+use crate::simulated::store::{self, Store, failure, server_version};
+
 type Body = BoxBody<Bytes, Infallible>;
 
 /// A request that it refuses, as many times as said.
@@ -31,17 +31,12 @@ struct Refusal {
 
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<Key, Value>,
-    /// What each object's manager applied last.
-    applied: BTreeMap<Key, Value>,
-    /// Everything that happened, for watches.
-    log: Vec<(u64, Key, &'static str, Value)>,
+    store: Store,
     /// "METHOD path" of every request but watches.
     requests: Vec<String>,
     /// What was posted to collections, Events mostly.
     posted: Vec<Value>,
     refusals: Vec<Refusal>,
-    version: u64,
 }
 
 #[derive(Clone)]
@@ -50,42 +45,11 @@ pub(crate) struct ApiServer {
     happened: watch::Sender<u64>,
 }
 
-/// A request's path, taken apart.
-struct Target {
-    collection: String,
-    namespace: Option<String>,
-    name: Option<String>,
-    status: bool,
-}
-
-impl Target {
-    fn of(path: &str) -> Self {
-        let parts: Vec<_> = path.trim_matches('/').split('/').collect();
-        let (group, rest) = parts.split_at(if parts[0] == "api" { 2 } else { 3 });
-        let (namespace, rest) = match rest {
-            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some((*namespace).to_owned()), rest),
-            rest => (None, rest),
-        };
-        Self {
-            collection: format!("/{} {}", group.join("/"), rest[0]),
-            namespace,
-            name: rest.get(1).map(|name| (*name).to_owned()),
-            status: rest.get(2) == Some(&"status"),
-        }
-    }
-
-    fn key(&self) -> Key {
-        (
-            self.collection.clone(),
-            self.namespace.clone().unwrap_or_default(),
-            self.name.clone().unwrap_or_default(),
-        )
-    }
-}
-
 impl ApiServer {
+    /// One that has what the chart and Kubernetes make.
     pub(crate) async fn start() -> (Self, kube::Client) {
         let this = Self { state: Arc::default(), happened: watch::Sender::new(0) };
+        chart::install(&mut this.lock().store);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = this.clone();
@@ -108,8 +72,7 @@ impl ApiServer {
 
     /// Puts an object in, or in the place of what is there, as somebody else would.
     pub(crate) fn put(&self, path: &str, object: Value) {
-        let key = Target::of(path).key();
-        self.lock().store(&key, object);
+        self.lock().store.put(&key(path), object);
         self.wake();
     }
 
@@ -121,13 +84,15 @@ impl ApiServer {
     }
 
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
-        self.lock().objects.get(&Target::of(path).key()).cloned()
+        self.lock().store.get(&key(path)).map(|object| Value::clone(object))
     }
 
     /// As `kubectl delete`.
     pub(crate) fn delete(&self, path: &str) {
-        let key = Target::of(path).key();
-        self.lock().delete(&key);
+        let mut state = self.lock();
+        state.store.delete(&key(path));
+        state.store.collect_garbage();
+        drop(state);
         self.wake();
     }
 
@@ -217,220 +182,48 @@ impl State {
             return (code.unwrap_or(500), refusal.status.clone());
         }
         if path == "/version" {
-            return (200, version());
+            return (200, server_version());
         }
         let target = Target::of(path);
-        let key = target.key();
-        let Some(name) = &target.name else {
-            if method == "POST" {
-                self.posted.push(body.clone());
-                return (201, body);
-            }
-            return (200, self.list(&target, query));
-        };
-        let before = self.objects.get(&key).cloned();
-        match (method, before) {
-            ("PATCH", Some(before))
-                if apply && !query.contains("force=true") && is_anothers(&before, &body) =>
-            {
-                (409, failure(409, "Apply failed with 1 conflict: conflict with \"kubectl\""))
-            }
-            ("PATCH", before) if apply => (200, self.apply(&key, before, &body)),
-            (_, None) => (404, failure(404, &format!("{name} not found"))),
-            ("GET", Some(object)) => (200, object),
-            ("DELETE", Some(_)) => {
-                self.delete(&key);
-                (200, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
-            }
-            (method, Some(before)) => {
-                let asked = &body["metadata"]["resourceVersion"];
-                if asked.is_string() && *asked != before["metadata"]["resourceVersion"] {
-                    return (409, failure(409, "the object has been modified"));
-                }
-                let mut object = before;
-                match (method, target.status) {
-                    ("PUT", _) => object = body,
-                    (_, true) => merge(&mut object["status"], &body["status"]),
-                    (_, false) => merge(&mut object, &body),
-                }
-                (200, self.store(&key, object))
-            }
+        if target.name.is_some() {
+            let manager = parameter(query, "fieldManager");
+            let force = query.contains("force=true");
+            let request = store::Request { method, target: &target, apply, force, manager, body: &body };
+            let answer = self.store.handle(&request);
+            self.store.collect_garbage();
+            return answer;
         }
+        if method == "POST" {
+            self.posted.push(body.clone());
+            return (201, body);
+        }
+        let selector = Selector::of(query);
+        let items: Vec<_> = self
+            .store
+            .all(&target)
+            .map(|(_, object)| &**object)
+            .filter(|object| selector.selects(object))
+            .collect();
+        let version = self.store.version().to_string();
+        (
+            200,
+            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}),
+        )
     }
 
     /// What a watch that has seen everything up to `from` has to be told; `from` is moved on.
     fn since(&self, from: &mut u64, target: &Target, query: &str) -> Vec<String> {
-        let new = self.log.iter().filter(|(version, key, _, object)| {
-            *version > *from && matches(target, key) && selected(object, query)
-        });
-        let line = |(_, _, kind, object): &(u64, Key, &str, Value)| {
-            format!("{}\n", json!({"type": kind, "object": object}))
+        let selector = Selector::of(query);
+        let line = |happened: &store::Happened| {
+            let kind = happened.told(target, &selector)?;
+            Some(format!("{}\n", json!({"type": kind, "object": &*happened.object})))
         };
-        let lines = new.map(line).collect();
-        *from = self.version;
+        let lines = self.store.since(*from).iter().filter_map(line).collect();
+        *from = self.store.version();
         lines
-    }
-
-    fn list(&self, target: &Target, query: &str) -> Value {
-        let items =
-            self.objects.iter().filter(|(key, object)| matches(target, key) && selected(object, query));
-        let items: Vec<_> = items.map(|(_, object)| object).collect();
-        json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": self.version.to_string()}, "items": items})
-    }
-
-    /// What the manager no longer says goes, what it says is merged; lists are taken whole.
-    fn apply(&mut self, key: &Key, before: Option<Value>, wanted: &Value) -> Value {
-        let mut object = before.unwrap_or_else(|| json!({}));
-        if let Some(last) = self.applied.insert(key.clone(), wanted.clone()) {
-            take_out(&mut object, &last, wanted);
-        }
-        merge(&mut object, wanted);
-        let manager = json!([{"manager": "weft-operator", "operation": "Apply", "apiVersion": wanted["apiVersion"],
-            "fieldsType": "FieldsV1", "fieldsV1": fields(wanted)}]);
-        object["metadata"]["managedFields"] = manager;
-        self.store(key, object)
-    }
-
-    fn store(&mut self, key: &Key, mut object: Value) -> Value {
-        let before = self.objects.get(key);
-        let kind = if before.is_some() { "MODIFIED" } else { "ADDED" };
-        let metadata = &mut object["metadata"];
-        metadata["name"] = json!(key.2);
-        metadata["namespace"] = json!(key.1);
-        if before.is_none() && metadata["uid"].is_null() {
-            metadata["uid"] = json!(format!("uid-{}", self.version));
-        }
-        if metadata["creationTimestamp"].is_null() {
-            metadata["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
-        }
-        if before == Some(&object) {
-            return object;
-        }
-        self.version += 1;
-        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        self.objects.insert(key.clone(), object.clone());
-        self.log.push((self.version, key.clone(), kind, object.clone()));
-        let let_go = object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty);
-        if object["metadata"]["deletionTimestamp"].is_string() && let_go {
-            self.remove(key);
-        }
-        object
-    }
-
-    fn delete(&mut self, key: &Key) {
-        let Some(mut object) = self.objects.get(key).cloned() else { return };
-        if object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty()) {
-            if object["metadata"]["deletionTimestamp"].is_null() {
-                // Long ago by our clock: clocks differ, and an operator may have been away.
-                object["metadata"]["deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
-                self.store(key, object);
-            }
-        } else {
-            self.remove(key);
-        }
-    }
-
-    fn remove(&mut self, key: &Key) {
-        let Some(object) = self.objects.remove(key) else { return };
-        self.applied.remove(key);
-        self.version += 1;
-        let uid = object["metadata"]["uid"].clone();
-        self.log.push((self.version, key.clone(), "DELETED", object));
-        let owned = |object: &Value| {
-            object["metadata"]["ownerReferences"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|owner| owner["uid"] == uid)
-        };
-        let orphans: Vec<_> =
-            self.objects.iter().filter(|(_, o)| owned(o)).map(|(key, _)| key.clone()).collect();
-        for orphan in orphans {
-            self.delete(&orphan);
-        }
     }
 }
 
 fn respond(code: u16, body: Body) -> Response<Body> {
     Response::builder().status(code).header("content-type", "application/json").body(body).unwrap()
-}
-
-fn failure(code: u16, message: &str) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "message": message,
-        "reason": match code { 403 => "Forbidden", 404 => "NotFound", 409 => "Conflict", 422 => "Invalid", _ => "InternalError" }})
-}
-
-fn version() -> Value {
-    json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0", "gitCommit": "", "gitTreeState": "", "buildDate": "",
-        "goVersion": "", "compiler": "", "platform": ""})
-}
-
-fn matches(target: &Target, key: &Key) -> bool {
-    key.0 == target.collection && target.namespace.as_ref().is_none_or(|namespace| *namespace == key.1)
-}
-
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
-}
-
-/// Whether an object is what the query's selectors (one `key=value` each) ask for.
-fn selected(object: &Value, query: &str) -> bool {
-    let field = parameter(query, "fieldSelector").and_then(|s| s.strip_prefix("metadata.name="));
-    let label = parameter(query, "labelSelector").map(|s| s.replace("%2F", "/"));
-    let label = label.as_deref().and_then(|s| s.split_once('='));
-    field.is_none_or(|name| object["metadata"]["name"] == name)
-        && label.is_none_or(|(key, value)| object["metadata"]["labels"][key] == value)
-}
-
-/// Whether somebody else has said otherwise in a field that `wanted` says something of.
-fn is_anothers(object: &Value, wanted: &Value) -> bool {
-    let managers = object["metadata"]["managedFields"].as_array();
-    let ours = managers.into_iter().flatten().any(|manager| manager["manager"] == "weft-operator");
-    !ours && !agrees(object, wanted)
-}
-
-fn agrees(object: &Value, wanted: &Value) -> bool {
-    match wanted {
-        Value::Object(wanted) => wanted.iter().all(|(key, wanted)| agrees(&object[key.as_str()], wanted)),
-        wanted => object == wanted,
-    }
-}
-
-/// JSON merge patch.
-fn merge(object: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *object = patch.clone();
-        return;
-    };
-    if !object.is_object() {
-        *object = json!({});
-    }
-    for (key, value) in patch {
-        if value.is_null() {
-            object.as_object_mut().unwrap().remove(key);
-        } else {
-            merge(&mut object[key.as_str()], value);
-        }
-    }
-}
-
-/// Takes out of `object` what `last` had and `wanted` has not.
-fn take_out(object: &mut Value, last: &Value, wanted: &Value) {
-    let (Value::Object(object), Value::Object(last)) = (object, last) else { return };
-    for (key, last) in last {
-        match (object.get_mut(key), wanted.get(key)) {
-            (Some(object), Some(wanted)) => take_out(object, last, wanted),
-            (Some(_), None) => drop(object.remove(key)),
-            (None, _) => {}
-        }
-    }
-}
-
-/// The owned fields, as `fieldsV1` has them; lists as a whole.
-fn fields(wanted: &Value) -> Value {
-    let Value::Object(map) = wanted else { return json!({}) };
-    map.iter()
-        .map(|(key, value)| (format!("f:{key}"), fields(value)))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
 }

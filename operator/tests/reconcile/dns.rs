@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::api::ApiServer;
 use super::{
-    CART, COREDNS, COREFILE, MESH, OURS, cluster, condition, corefile, mesh, operator, reason, service,
+    CART, COREDNS, COREFILE, MESH, a_mesh, a_service, cluster, condition, corefile, operator, reason,
     standing_mesh, two_more_looks, until,
 };
 
@@ -38,7 +38,7 @@ async fn where_a_corefile_imports_servers_the_lines_stand_under_a_key_of_their_o
     let text = format!("{COREFILE}\nimport custom/*.server\n");
     api.put(COREDNS, config_map(json!({"Corefile": text})));
     api.put(CUSTOM, config_map(json!({"corp.server": "corp.example:53 {\n}\n"})));
-    api.put(MESH, mesh(json!({})));
+    api.put(MESH, a_mesh(&json!({})));
     let operator = operator(client);
     let lines = until("our key", &api, || Some(api.get(CUSTOM)?["data"][KEY].as_str()?.to_owned())).await;
     assert!(lines.contains("weft.mesh:53 {"), "{lines}");
@@ -61,8 +61,8 @@ async fn kube_dns_is_told_to_ask_our_resolver() {
     let (api, client) = cluster().await;
     api.delete(COREDNS);
     api.put(KUBE_DNS, config_map(json!({"stubDomains": "{\"corp.example\": [\"192.0.2.53\"]}"})));
-    api.put(RESOLVER, service("10.96.0.77", &[53]));
-    api.put(MESH, mesh(json!({"domains": ["weft.mesh", "traefik.mesh"]})));
+    api.put(RESOLVER, a_service("10.96.0.77", &[53]));
+    api.put(MESH, a_mesh(&json!({"domains": ["weft.mesh", "traefik.mesh"]})));
     let _operator = operator(client);
     let stubs = || Some(api.get(KUBE_DNS)?["data"]["stubDomains"].as_str()?.to_owned());
     let text = until("stub domains", &api, || stubs().filter(|text| text.contains("traefik.mesh"))).await;
@@ -80,8 +80,8 @@ async fn kube_dns_is_told_to_ask_our_resolver() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_config_map_that_was_made_for_our_lines_goes_with_them() {
     let (api, client) = cluster().await;
-    api.put(RESOLVER, service("10.96.0.77", &[53]));
-    api.put(MESH, mesh(json!({"dns": {"provider": "KubeDNS"}})));
+    api.put(RESOLVER, a_service("10.96.0.77", &[53]));
+    api.put(MESH, a_mesh(&json!({"dns": {"provider": "KubeDNS"}})));
     let operator = operator(client);
     let made = until("kube-dns's ConfigMap", &api, || api.get(KUBE_DNS)).await;
     assert_eq!(made["data"]["stubDomains"], "{\"weft.mesh\": [\"10.96.0.77\"]}\n");
@@ -96,7 +96,7 @@ async fn a_config_map_that_was_made_for_our_lines_goes_with_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_charts_resolver_kube_dns_cannot_be_told_and_the_status_says_so() {
     let (api, client) = cluster().await;
-    api.put(MESH, mesh(json!({"dns": {"provider": "KubeDNS"}})));
+    api.put(MESH, a_mesh(&json!({"dns": {"provider": "KubeDNS"}})));
     let _operator = operator(client);
     until("DNSFailed", &api, || (reason(&api, MESH, "DNSConfigured")? == "DNSFailed").then_some(())).await;
     assert_eq!(
@@ -115,7 +115,7 @@ async fn a_node_local_cache_is_told_as_well_and_left_as_it_was() {
         json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
         "metadata": {}, "spec": {"selector": {}, "template": {"spec": {"containers": []}}}}),
     );
-    api.put(MESH, mesh(json!({})));
+    api.put(MESH, a_mesh(&json!({})));
     let _operator = operator(client);
     let cache = || api.get(NODE_CACHE).unwrap()["data"]["Corefile"].as_str().unwrap().to_owned();
     until("the cache's lines", &api, || cache().contains("weft.mesh:53").then_some(())).await;
@@ -148,7 +148,7 @@ fn undo(api: &ApiServer, who: &'static str) -> tokio::task::JoinHandle<()> {
 async fn a_fight_ends_after_a_few_rounds_and_everything_else_goes_on() {
     let (api, client) = cluster().await;
     let undoing = undo(&api, "argocd-controller");
-    api.put(MESH, mesh(json!({})));
+    api.put(MESH, a_mesh(&json!({})));
     let operator = operator(client);
     until("Conflict", &api, || (reason(&api, MESH, "DNSConfigured")? == "Conflict").then_some(())).await;
     let told = message(&api);
@@ -160,15 +160,16 @@ async fn a_fight_ends_after_a_few_rounds_and_everything_else_goes_on() {
 
     // The rest goes on, and DNS is let be.
     api.delete(CART);
-    api.put("/api/v1/namespaces/shop/services/pay", service("10.96.0.30", &[80]));
-    until("the other shadow", &api, || api.get(&format!("{OURS}/services/pay-weft-shop"))).await;
+    api.put("/api/v1/namespaces/shop/services/pay", a_service("10.96.0.30", &[80]));
+    until("the other shadow", &api, || api.get("/api/v1/namespaces/weft-system/services/pay-weft-shop"))
+        .await;
     two_more_looks(&api, &operator).await;
     assert_eq!((patches(&api, COREDNS), message(&api)), (5, told), "not even the message changes");
     assert!(events().count() <= 2, "{:?}", events().collect::<Vec<_>>());
 
     // It stops, and somebody touches the MeshConfig.
     undoing.abort();
-    api.edit(MESH, |mesh| mesh["metadata"]["generation"] = json!(2));
+    api.edit(MESH, |mesh| mesh["spec"]["defaultTrafficType"] = json!("tcp"));
     until("the lines", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
     until("no Conflict", &api, || (reason(&api, MESH, "DNSConfigured")? != "Conflict").then_some(())).await;
     two_more_looks(&api, &operator).await;
@@ -180,7 +181,7 @@ async fn lines_of_somebody_else_for_our_domain_are_not_doubled() {
     let (api, client) = cluster().await;
     let taken = format!("{COREFILE}\nweft.mesh {{\n    whoami\n}}\n");
     api.put(COREDNS, config_map(json!({"Corefile": taken})));
-    api.put(MESH, mesh(json!({})));
+    api.put(MESH, a_mesh(&json!({})));
     let _operator = operator(client);
     until("DNSFailed", &api, || (reason(&api, MESH, "DNSConfigured")? == "DNSFailed").then_some(())).await;
     assert!(message(&api).contains("has lines for weft.mesh already"), "{}", message(&api));

@@ -8,6 +8,8 @@ mod api;
 mod dns;
 mod ownership;
 mod rollout;
+#[path = "../simulated/mod.rs"]
+mod simulated;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,100 +20,64 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weft_operator::apply::{WriteError, Writer};
 use weft_operator::context::Context;
-use weft_operator::index::{self, Index};
-use weft_operator::lease::{self, Fence};
+use weft_operator::index::Index;
+use weft_operator::lease::Fence;
+use weft_operator::outside::Network;
 use weft_operator::publish::Publisher;
-use weft_operator::reconcile;
+use weft_operator::run::{self, Ended};
 use weft_operator::serve::metrics::Metrics;
 
 use api::ApiServer;
+use simulated::chart::{COREFILE, a_mesh, a_service};
+use simulated::paths::{CA_MAP, CA_SECRET, COREDNS, DAEMONSET, LEASE, MESH};
 
-const OURS: &str = "/api/v1/namespaces/weft-system";
-const MESH: &str = "/apis/weft.mesh/v1alpha1/namespaces/weft-system/meshconfigs/weft";
 const SECOND: &str = "/apis/weft.mesh/v1alpha1/namespaces/weft-system/meshconfigs/second";
 const ELSEWHERE: &str = "/apis/weft.mesh/v1alpha1/namespaces/shop/meshconfigs/weft";
-const DAEMONSET: &str = "/apis/apps/v1/namespaces/weft-system/daemonsets/weft-proxy";
-const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/weft-system/leases/weft-operator";
-const COREDNS: &str = "/api/v1/namespaces/kube-system/configmaps/coredns";
+const PROXIES: &str = "/api/v1/namespaces/weft-system/services/weft-proxy";
 const CART: &str = "/api/v1/namespaces/shop/services/cart";
 const SHADOW: &str = "/api/v1/namespaces/weft-system/services/cart-weft-shop";
 const EVENTS: &str = "POST /apis/events.k8s.io/v1/namespaces/weft-system/events";
-
-/// Without a line feed at its end, and with a carriage return: to be found again as it was.
-const COREFILE: &str = ".:53 {\n    errors\r\n    forward . /etc/resolv.conf\n}";
 
 /// A cluster before Weft, but for what the chart makes.
 async fn cluster() -> (ApiServer, kube::Client) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (api, client) = ApiServer::start().await;
-    let object = |version: &str, kind: &str| json!({"apiVersion": version, "kind": kind, "metadata": {}});
-    api.put(LEASE, object("coordination.k8s.io/v1", "Lease"));
-    api.put(&format!("{OURS}/secrets/weft-ca"), object("v1", "Secret"));
-    api.put(&format!("{OURS}/configmaps/weft-ca"), object("v1", "ConfigMap"));
-    api.put(
-        COREDNS,
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"Corefile": COREFILE}}),
-    );
-    api.put("/api/v1/namespaces/kube-system/services/kube-dns", service("10.96.0.10", &[53]));
-    api.put(CART, service("10.96.0.20", &[80, 81]));
+    api.put(CART, a_service("10.96.0.20", &[80, 81]));
     (api, client)
-}
-
-fn service(address: &str, ports: &[u16]) -> Value {
-    let ports = ports.iter().map(|port| json!({"name": format!("p{port}"), "port": port, "protocol": "TCP"}));
-    json!({"apiVersion": "v1", "kind": "Service", "metadata": {},
-        "spec": {"type": "ClusterIP", "clusterIP": address, "ports": ports.collect::<Vec<_>>()}})
-}
-
-fn mesh(spec: Value) -> Value {
-    json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "metadata": {"generation": 1}, "spec": spec})
 }
 
 /// One replica. Ends when dropped.
 struct Operator {
     writer: Writer,
     metrics: Arc<Metrics>,
-    leading: watch::Receiver<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    task: JoinHandle<Result<(), Ended>>,
     stop: watch::Sender<bool>,
 }
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.task.abort();
     }
 }
 
 fn operator(client: kube::Client) -> Operator {
     let fence = Fence::default();
     let (stop, stopping) = watch::channel(false);
-    let (leading_set, leading) = watch::channel(false);
     let ctx = Context {
         writer: Writer::new(client.clone(), fence.clone()),
-        client: client.clone(),
+        client,
         index: Index::new("weft-system"),
         publisher: Publisher::default(),
+        outside: Arc::new(Network),
         namespace: "weft-system".into(),
         pod: "me".into(),
         smi_metrics: false,
         proxy_image: "weft-proxy:test".into(),
         metrics: Arc::default(),
     };
-    index::watch::start(&ctx.index, &client);
     let (writer, metrics) = (ctx.writer.clone(), Arc::clone(&ctx.metrics));
-    let election = tokio::spawn(async move {
-        lease::take_part(client, "weft-system", "weft-operator", "me", fence, leading_set, stopping).await;
-    });
-    let mut leads = leading.clone();
-    let work = tokio::spawn(async move {
-        while leads.wait_for(|leads| *leads).await.is_ok() {
-            tokio::select! {
-                () = reconcile::run(ctx.clone()) => {}
-                _ = leads.wait_for(|leads| !*leads) => {}
-            }
-        }
-    });
-    Operator { writer, metrics, leading, tasks: vec![election, work], stop }
+    let task = tokio::spawn(run::replica(ctx, fence, stopping));
+    Operator { writer, metrics, task, stop }
 }
 
 /// Waits until `seen` gives something; what it waits for comes in a second or two.
@@ -160,7 +126,7 @@ fn target_ports(shadow: &Value) -> Vec<(u64, u64)> {
 /// A mesh that is up, with its shadow and its DNS block.
 async fn standing_mesh(spec: Value) -> (ApiServer, Operator) {
     let (api, client) = cluster().await;
-    api.put(MESH, mesh(spec));
+    api.put(MESH, a_mesh(&spec));
     let operator = operator(client);
     until("shadow", &api, || api.get(SHADOW)).await;
     until("status", &api, || reason(&api, MESH, "Ready")).await;
@@ -175,7 +141,7 @@ async fn a_fresh_mesh_gets_everything_and_then_nothing_more_is_written_or_asked(
     let daemonset = api.get(DAEMONSET).expect("DaemonSet");
     assert_eq!(daemonset["metadata"]["ownerReferences"][0]["name"], "weft");
     assert_eq!(daemonset["spec"]["template"]["spec"]["containers"][0]["image"], "weft-proxy:test");
-    assert!(api.get(&format!("{OURS}/services/weft-proxy")).is_some());
+    assert!(api.get(PROXIES).is_some());
     assert_eq!(target_ports(&api.get(SHADOW).unwrap()), [(80, 10000), (81, 10001)]);
     assert!(corefile(&api).starts_with(COREFILE), "what was there stays");
     assert!(corefile(&api).contains("weft.mesh:53 {"), "{}", corefile(&api));
@@ -223,7 +189,7 @@ async fn shadow_and_ports_follow_the_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_mesh_config_waits_and_is_served_when_the_first_is_gone() {
     let (api, _operator) = standing_mesh(json!({})).await;
-    let mut second = mesh(json!({}));
+    let mut second = a_mesh(&json!({}));
     second["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:01Z");
     api.put(SECOND, second);
     until("Conflict", &api, || (reason(&api, SECOND, "Ready")? == "Conflict").then_some(())).await;
@@ -246,14 +212,13 @@ async fn the_second_mesh_config_waits_and_is_served_when_the_first_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mesh_config_elsewhere_is_told_where_it_belongs() {
     let (api, client) = cluster().await;
-    api.put(ELSEWHERE, mesh(json!({})));
+    api.put(ELSEWHERE, a_mesh(&json!({})));
     let _operator = operator(client);
     until("WrongNamespace", &api, || (reason(&api, ELSEWHERE, "Ready")? == "WrongNamespace").then_some(()))
         .await;
     let message = condition(&api.get(ELSEWHERE).unwrap(), "Ready").unwrap().2;
     assert!(message.contains("namespace weft-system: create it there"), "{message}");
-    let ca = format!("{OURS}/secrets/weft-ca");
-    let own = |write: &String| !write.ends_with(&ca) && !write.ends_with("configmaps/weft-ca");
+    let own = |write: &String| !write.ends_with(CA_SECRET) && !write.ends_with(CA_MAP);
     let mut writes: Vec<_> = api.writes().into_iter().filter(own).collect();
     // A look at an object that the watch has not caught up with yet says the same once more.
     writes.dedup();
@@ -334,7 +299,7 @@ async fn a_refused_daemonset_is_told_in_the_status() {
         "requests: Invalid value: must be less than or equal to memory limit",
         u32::MAX,
     );
-    api.put(MESH, mesh(json!({})));
+    api.put(MESH, a_mesh(&json!({})));
     let _operator = operator(client);
     let (status, reason, message) =
         until("ProxiesReady", &api, || condition(&api.get(MESH)?, "ProxiesReady")).await;
@@ -352,7 +317,7 @@ async fn dns_that_cannot_be_edited_is_told_in_the_status() {
     // Neither by itself nor by a list, with which a watch begins.
     api.refuse("GET", COREDNS, 403, "no", u32::MAX);
     api.refuse("GET", "/api/v1/namespaces/kube-system/configmaps", 403, "no", u32::MAX);
-    api.put(MESH, mesh(json!({})));
+    api.put(MESH, a_mesh(&json!({})));
     let _operator = operator(client);
     let (status, reason, message) =
         until("DNSConfigured", &api, || condition(&api.get(MESH)?, "DNSConfigured")).await;
@@ -364,7 +329,7 @@ async fn dns_that_cannot_be_edited_is_told_in_the_status() {
 #[tokio::test(flavor = "multi_thread")]
 async fn exhausted_ports_name_the_service() {
     let (api, client) = cluster().await;
-    api.put(MESH, mesh(json!({"proxy": {"listenPorts": {"from": 10000, "to": 10000}}})));
+    api.put(MESH, a_mesh(&json!({"proxy": {"listenPorts": {"from": 10000, "to": 10000}}})));
     let _operator = operator(client);
     let degraded = || condition(&api.get(MESH)?, "Degraded").filter(|(status, ..)| status == "True");
     let message = until("Degraded", &api, degraded).await.2;
@@ -380,8 +345,8 @@ async fn who_does_not_hold_the_lease_writes_nothing() {
         move |lease: &mut Value| lease["spec"] = spec
     };
     api.edit(LEASE, held("other", 10));
-    api.put(MESH, mesh(json!({})));
-    let mut operator = operator(client);
+    api.put(MESH, a_mesh(&json!({})));
+    let operator = operator(client);
     for listed in ["coordination.k8s.io/v1/namespaces/weft-system/leases", "weft.mesh/v1alpha1/meshconfigs"] {
         let request = format!("GET /apis/{listed}");
         until(listed, &api, || api.requests().contains(&request).then_some(())).await;
@@ -398,10 +363,7 @@ async fn who_does_not_hold_the_lease_writes_nothing() {
 
     // Lost: it stops at once, and what drifts is the other's to set right.
     api.edit(LEASE, held("other", 10));
-    tokio::time::timeout(Duration::from_secs(10), operator.leading.wait_for(|leads| !*leads))
-        .await
-        .unwrap()
-        .unwrap();
+    until("the lead given up", &api, || (operator.metrics.leading.get() == 0).then_some(())).await;
     let refused = operator.writer.delete::<ConfigMap>("kube-system", "coredns").await.unwrap_err();
     assert!(matches!(refused, WriteError::NotLeader(_)));
 }
@@ -439,7 +401,7 @@ async fn authors_of_policies_are_told_once_and_again_when_it_is_otherwise() {
     two_more_looks(&api, &operator).await;
     assert_eq!(told(1).unwrap().len(), 1, "at rest nothing is told");
 
-    api.put("/api/v1/namespaces/shop/services/cart-v2", service("10.96.0.21", &[80, 81]));
+    api.put("/api/v1/namespaces/shop/services/cart-v2", a_service("10.96.0.21", &[80, 81]));
     let [_, second] = until("the second Event", &api, || told(2)).await.try_into().unwrap();
     assert_eq!(second, "Normal Accepted: It is in force as it is written.");
     until("the count", &api, || counts("accepted", 1)).await;

@@ -44,6 +44,13 @@ async fn what_somebody_adds_to_our_lists_goes() {
     });
     until("the shadow's ports", &api, || (target_ports(&api.get(SHADOW).unwrap()) == ports).then_some(()))
         .await;
+    // With what he added it would be no valid object: two ports of one name.
+    api.edit(SHADOW, |shadow| {
+        let ports = &mut shadow["spec"]["ports"];
+        *ports = json!([{"name": "p80", "port": 9999, "protocol": "TCP", "targetPort": 1}, ports[1]]);
+    });
+    until("the shadow's ports", &api, || (target_ports(&api.get(SHADOW).unwrap()) == ports).then_some(()))
+        .await;
     api.edit(DAEMONSET, |set| {
         let pod = &mut set["spec"]["template"]["spec"];
         pod["containers"][0]["env"].as_array_mut().unwrap().push(json!({"name": "DEBUG", "value": "1"}));
@@ -77,7 +84,7 @@ async fn a_ca_that_somebody_damages_comes_back_and_one_that_is_emptied_is_made_a
 
 /// A Service in our namespace under the name that a shadow should have.
 fn in_the_way(labels: Value) -> Value {
-    let mut service = service("10.96.0.99", &[80]);
+    let mut service = a_service("10.96.0.99", &[80]);
     service["metadata"]["labels"] = labels;
     service
 }
@@ -89,7 +96,7 @@ async fn somebodys_service_in_the_place_of_a_shadow_is_left_alone_and_told_of() 
     for labels in [json!({}), alike] {
         let (api, client) = cluster().await;
         api.put(SHADOW, in_the_way(labels));
-        api.put(MESH, mesh(json!({})));
+        api.put(MESH, a_mesh(&json!({})));
         let operator = operator(client);
         let degraded = || condition(&api.get(MESH)?, "Degraded").filter(|(status, ..)| status == "True");
         let message = until("Degraded", &api, degraded).await.2;
@@ -99,7 +106,7 @@ async fn somebodys_service_in_the_place_of_a_shadow_is_left_alone_and_told_of() 
         // Neither when its Service goes nor when the mesh does.
         api.delete(CART);
         two_more_looks(&api, &operator).await;
-        api.put(CART, service("10.96.0.20", &[80]));
+        api.put(CART, a_service("10.96.0.20", &[80]));
         two_more_looks(&api, &operator).await;
         api.delete(MESH);
         until("the mesh is gone", &api, || api.get(MESH).is_none().then_some(())).await;
@@ -111,7 +118,7 @@ async fn somebodys_service_in_the_place_of_a_shadow_is_left_alone_and_told_of() 
 async fn the_shadow_comes_as_soon_as_nothing_is_in_its_way() {
     let (api, client) = cluster().await;
     api.put(SHADOW, in_the_way(json!({})));
-    api.put(MESH, mesh(json!({})));
+    api.put(MESH, a_mesh(&json!({})));
     let _operator = operator(client);
     let degraded = |is: &str| condition(&api.get(MESH)?, "Degraded").filter(|(status, ..)| status == is);
     until("Degraded", &api, || degraded("True")).await;
@@ -120,13 +127,37 @@ async fn the_shadow_comes_as_soon_as_nothing_is_in_its_way() {
     until("not Degraded", &api, || degraded("False")).await;
 }
 
+/// Nobody can tell any more from its labels what it was, or they name another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_made_unrecognizable_comes_back_or_goes_with_its_service() {
+    let (api, _operator) = standing_mesh(json!({})).await;
+    let before = api.get(SHADOW).unwrap()["metadata"]["labels"].clone();
+    let mut other = before.clone();
+    other["weft.mesh/service-name"] = json!("other");
+    for labels in [json!({}), other] {
+        api.edit(SHADOW, |shadow| shadow["metadata"]["labels"] = labels.clone());
+        until("its labels", &api, || (api.get(SHADOW)?["metadata"]["labels"] == before).then_some(())).await;
+        api.delete(CART);
+        until("the shadow is gone", &api, || api.get(SHADOW).is_none().then_some(())).await;
+
+        // As if somebody had done that while no operator was there.
+        let mut object = a_service("10.96.0.99", &[80]);
+        object["metadata"] =
+            json!({"labels": labels, "managedFields": [{"manager": "weft-operator", "operation": "Apply"}]});
+        api.put(SHADOW, object);
+        until("that is gone as well", &api, || api.get(SHADOW).is_none().then_some(())).await;
+        api.put(CART, a_service("10.96.0.20", &[80, 81]));
+        until("shadow", &api, || api.get(SHADOW)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn somebodys_daemonset_of_our_name_is_left_alone_and_told_of() {
     let (api, client) = cluster().await;
     let theirs = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"labels": {"app": "theirs"}},
         "spec": {"selector": {"matchLabels": {"app": "theirs"}}, "template": {"metadata": {"labels": {"app": "theirs"}}}}});
     api.put(DAEMONSET, theirs);
-    api.put(MESH, mesh(json!({})));
+    api.put(MESH, a_mesh(&json!({})));
     let before = api.get(DAEMONSET);
     let operator = operator(client);
     let (_, reason, message) =
@@ -140,12 +171,12 @@ async fn somebodys_daemonset_of_our_name_is_left_alone_and_told_of() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_meshes_with_one_domain_the_newer_touches_nothing_until_the_older_is_gone() {
     let (api, client) = cluster().await;
-    let mut older = mesh(json!({}));
+    let mut older = a_mesh(&json!({}));
     older["metadata"]["creationTimestamp"] = json!("2025-01-01T00:00:00Z");
     older["status"] = json!({"services": 7});
     api.put(RIVAL, older);
-    api.put("/api/v1/namespaces/other/services/weft-operator", service("10.96.0.30", &[9443]));
-    api.put(MESH, mesh(json!({})));
+    api.put("/api/v1/namespaces/other/services/weft-operator", a_service("10.96.0.30", &[9443]));
+    api.put(MESH, a_mesh(&json!({})));
     let operator = operator(client);
     until("DomainTaken", &api, || (reason(&api, MESH, "Ready")? == "DomainTaken").then_some(())).await;
     let message = condition(&api.get(MESH).unwrap(), "Ready").unwrap().2;
@@ -165,7 +196,7 @@ async fn of_two_meshes_with_one_domain_the_newer_touches_nothing_until_the_older
 async fn when_the_namespace_is_deleted_dns_is_put_right_and_nothing_holds_it_up() {
     let (api, client) = cluster().await;
     api.put(NAMESPACE, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {}}));
-    api.put(MESH, mesh(json!({})));
+    api.put(MESH, a_mesh(&json!({})));
     let operator = operator(client);
     until("block", &api, || corefile(&api).contains("weft.mesh:53 {").then_some(())).await;
     until("shadow", &api, || api.get(SHADOW)).await;
@@ -188,19 +219,19 @@ async fn when_the_namespace_is_deleted_dns_is_put_right_and_nothing_holds_it_up(
 /// A mesh whose operator is gone for good.
 async fn left_behind() -> (ApiServer, kube::Client) {
     let (api, client) = cluster().await;
-    api.put(MESH, mesh(json!({})));
-    let mut operator = operator(client.clone());
+    api.put(MESH, a_mesh(&json!({})));
+    let operator = operator(client.clone());
     until("shadow", &api, || api.get(SHADOW)).await;
     until("block", &api, || corefile(&api).contains("weft.mesh:53 {").then_some(())).await;
     two_more_looks(&api, &operator).await;
-    resign(&api, &mut operator).await;
+    resign(&api, &operator).await;
     (api, client)
 }
 
 /// It gives the Lease back; nobody takes it.
-async fn resign(api: &ApiServer, operator: &mut Operator) {
+async fn resign(api: &ApiServer, operator: &Operator) {
     operator.stop.send_replace(true);
-    operator.leading.wait_for(|leads| !*leads).await.unwrap();
+    until("the lead given up", api, || (operator.metrics.leading.get() == 0).then_some(())).await;
     until("given back", api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "").then_some(())).await;
 }
 
@@ -229,17 +260,17 @@ async fn without_an_operator_the_clean_up_does_its_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_operator_kube_dns_is_told_to_forget_the_mesh() {
     let (api, client) = cluster().await;
-    api.put(RESOLVER, service("10.96.0.77", &[53]));
+    api.put(RESOLVER, a_service("10.96.0.77", &[53]));
     api.put(
         KUBE_DNS,
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"stubDomains": STUBS}}),
     );
-    api.put(MESH, mesh(json!({"dns": {"provider": "KubeDNS"}})));
-    let mut operator = operator(client.clone());
+    api.put(MESH, a_mesh(&json!({"dns": {"provider": "KubeDNS"}})));
+    let operator = operator(client.clone());
     let stubs = || Some(api.get(KUBE_DNS)?["data"]["stubDomains"].as_str()?.to_owned());
     until("stub domains", &api, || stubs().filter(|text| text.contains("weft.mesh"))).await;
     two_more_looks(&api, &operator).await;
-    resign(&api, &mut operator).await;
+    resign(&api, &operator).await;
     clean_up(&client, false).run().await.unwrap();
     assert_eq!(stubs().unwrap(), STUBS);
     assert!(api.get(MESH).is_none());
@@ -248,7 +279,7 @@ async fn without_an_operator_kube_dns_is_told_to_forget_the_mesh() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_up_beside_an_operator_leaves_the_work_to_it() {
     let (api, client) = cluster().await;
-    api.put(MESH, mesh(json!({})));
+    api.put(MESH, a_mesh(&json!({})));
     let operator = operator(client.clone());
     until("block", &api, || corefile(&api).contains("weft.mesh:53 {").then_some(())).await;
     two_more_looks(&api, &operator).await;

@@ -4,7 +4,9 @@
 use serde_json::{Value, json};
 
 use super::api::ApiServer;
-use super::{DAEMONSET, MESH, OURS, cluster, condition, mesh, operator, reason, standing_mesh, until};
+use super::{DAEMONSET, MESH, a_mesh, cluster, condition, operator, reason, standing_mesh, until};
+
+const PODS: &str = "/api/v1/namespaces/weft-system/pods";
 
 fn strategy(api: &ApiServer) -> Option<Value> {
     Some(api.get(DAEMONSET)?["spec"]["updateStrategy"].clone())
@@ -28,7 +30,7 @@ fn put_pod(api: &ApiServer, name: &str, node: &str, template: &str, ready: bool)
         "spec": {"nodeName": node, "containers": [{"name": "proxy", "image": "proxy:some"}]},
         "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}], "containerStatuses": [
             {"name": "proxy", "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": state}]}});
-    api.put(&format!("{OURS}/pods/{name}"), pod);
+    api.put(&format!("{PODS}/{name}"), pod);
 }
 
 /// Observes for no time: what is looked at here is the order of things.
@@ -65,7 +67,7 @@ async fn it_goes_on_in_growing_steps_and_ends() {
     let (_, wanted) = rolling(&api, 16).await;
     let replace = |node: u32| {
         put_pod(&api, &format!("new{node}"), &format!("n{node}"), &wanted, true);
-        api.delete(&format!("{OURS}/pods/old{node}"));
+        api.delete(&format!("{PODS}/old{node}"));
     };
     (0..4).for_each(replace);
     until("four nodes at a time", &api, || (strategy(&api)? == rolls(4)).then_some(())).await;
@@ -77,7 +79,7 @@ async fn it_goes_on_in_growing_steps_and_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_proxy_that_fails_stops_it_for_the_next_leader_too_until_the_former_spec_is_back() {
     let (api, client) = cluster().await;
-    api.put(MESH, mesh(spec(json!("info"))));
+    api.put(MESH, a_mesh(&spec(json!("info"))));
     let first = operator(client.clone());
     until("DaemonSet", &api, || api.get(DAEMONSET)).await;
     let (before, wanted) = rolling(&api, 3).await;
@@ -93,7 +95,7 @@ async fn a_new_proxy_that_fails_stops_it_for_the_next_leader_too_until_the_forme
     assert_eq!(reason(&api, MESH, "Degraded").as_deref(), Some("RolloutPaused"));
 
     // The DaemonSet's controller takes the new pod away, and another leader comes.
-    api.delete(&format!("{OURS}/pods/new0"));
+    api.delete(&format!("{PODS}/new0"));
     drop(first);
     api.edit(super::LEASE, |lease| lease["spec"] = json!({"holderIdentity": ""}));
     api.edit(MESH, |mesh| mesh["status"] = json!({}));

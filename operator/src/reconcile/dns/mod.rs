@@ -24,7 +24,7 @@ use super::status;
 use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
 use crate::dns::block::Block;
-use crate::dns::check::{self, Answer};
+use crate::dns::check::Answer;
 use crate::dns::detect::{self, DetectError, Found, Server};
 use crate::dns::facts::Facts;
 use crate::dns::fight::other_writer;
@@ -228,7 +228,7 @@ async fn settle(
     if fight.fight.found(ours.as_deref(), now) {
         let managers = live.and_then(|map| map.metadata.managed_fields.as_deref()).unwrap_or_default();
         let rest = fight.fight.rests(now).unwrap_or_default();
-        let again = Timestamp::now() + SignedDuration::try_from(rest).unwrap_or_default();
+        let again = ctx.outside.time() + SignedDuration::try_from(rest).unwrap_or_default();
         fight.message = conflict(namespace, name, other_writer(managers, FIELD_MANAGER), again);
         tracing::warn!(namespace, name, "{}", fight.message);
     }
@@ -318,7 +318,7 @@ async fn taken_up(ctx: &Context, mesh: &MeshConfig, found: &Found) -> DnsState {
     let behind = answers.into_iter().find(|(_, _, answer)| *answer != Answer::Configured);
     let behind = match behind {
         Some((pod, domain, answer)) => Some((format!("DNS pod {pod}"), domain, answer)),
-        None => ask_cache(mesh, found).await,
+        None => ask_cache(ctx, mesh, found).await,
     };
     let name = if matches!(found.server, Server::KubeDns { .. }) { "KubeDNS" } else { "CoreDNS" };
     match behind {
@@ -336,11 +336,11 @@ async fn taken_up(ctx: &Context, mesh: &MeshConfig, found: &Found) -> DnsState {
 }
 
 /// The NodeLocal DNSCache of our own node: the others cannot be asked from here. `None`: it answers, or there is none.
-async fn ask_cache(mesh: &MeshConfig, found: &Found) -> Option<(String, String, Answer)> {
+async fn ask_cache(ctx: &Context, mesh: &MeshConfig, found: &Found) -> Option<(String, String, Answer)> {
     found.cache.as_ref()?;
-    let server = check::own_server()?;
+    let server = ctx.outside.own_dns()?;
     for domain in &mesh.spec.domains {
-        let answer = check::ask(server, domain).await;
+        let answer = ctx.outside.ask_dns(server, domain).await;
         if answer != Answer::Configured {
             return Some((format!("the DNS server of this node, {},", server.ip()), domain.clone(), answer));
         }
@@ -359,7 +359,7 @@ async fn ask(ctx: &Context, mesh: &MeshConfig, service: &ServiceId) -> Vec<(IpAd
         }
     }
     let ask = |(pod, domain): (SocketAddr, String)| async move {
-        let answer = check::ask(pod, &domain).await;
+        let answer = ctx.outside.ask_dns(pod, &domain).await;
         (pod.ip(), domain, answer)
     };
     join_all(questions.into_iter().map(ask)).await

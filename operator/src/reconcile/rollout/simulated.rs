@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
+use tokio::time::Instant;
 use weft_config::status::{ProxyStatus, Rejection};
 
 use super::memory::Memory;

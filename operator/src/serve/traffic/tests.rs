@@ -15,6 +15,7 @@ use super::*;
 use crate::apply::Writer;
 use crate::index::Index;
 use crate::lease::Fence;
+use crate::outside::Network;
 use crate::publish::Publisher;
 
 const METRICS: &str = "/apis/metrics.smi-spec.io/v1alpha1";
@@ -91,6 +92,7 @@ impl Bed {
             writer: Writer::new(client.clone(), Fence::default()),
             index,
             publisher: Publisher::default(),
+            outside: Arc::new(Network),
             namespace: "weft-system".into(),
             pod: "me".into(),
             proxy_image: "".into(),
