@@ -247,9 +247,7 @@ impl Reconciler {
         self.failures.store(0, Ordering::Relaxed);
         Ok(Action::requeue(if settled && all_current {
             AT_REST
-        } else if settled {
-            WATCHFUL
-        } else if dns.state.waits_for_a_person() && !rolling {
+        } else if settled || (dns.state.waits_for_a_person() && !rolling) {
             WATCHFUL
         } else {
             UNDER_WAY
@@ -269,7 +267,7 @@ impl Reconciler {
         let daemonset = daemonset::daemonset(mesh, namespace, &template, &rollout, &owner);
         let daemonset: DaemonSet = serde_json::from_value(daemonset)
             .map_err(|error| ReconcileError::Object("the proxies' DaemonSet", error))?;
-        Ok((self.ctx.writer.apply_over(live, &daemonset).await?, rollout))
+        Ok((Box::pin(self.ctx.writer.apply_over(live, &daemonset)).await?, rollout))
     }
 
     /// How the proxies come to be of the template that is wanted.
