@@ -267,7 +267,7 @@ impl Reconciler {
         let daemonset = daemonset::daemonset(mesh, namespace, &template, &rollout, &owner);
         let daemonset: DaemonSet = serde_json::from_value(daemonset)
             .map_err(|error| ReconcileError::Object("the proxies' DaemonSet", error))?;
-        Ok((self.ctx.writer.apply_over(live, &daemonset).await?, rollout))
+        Ok((Box::pin(self.ctx.writer.apply_over(live, &daemonset)).await?, rollout))
     }
 
     /// How the proxies come to be of the template that is wanted.
