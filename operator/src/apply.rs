@@ -106,6 +106,12 @@ impl Writer {
         Api::namespaced(self.client.clone(), namespace)
     }
 
+    /// Returns when nothing can land any more that was sent before.
+    pub async fn settled(&self) {
+        // Whatever takes longer has been given up, and dropped.
+        self.fence.drained(WRITE + UNACKNOWLEDGED).await;
+    }
+
     /// Makes a request that writes, if this replica may. It is carried to its end whatever becomes of who waits for it: who
     /// leads next must not begin while it is under way.
     async fn write<T: Send + 'static>(
@@ -260,19 +266,19 @@ impl Writer {
     {
         let encoding = |source| WriteError::Encoding { object: describe(desired), source };
         let wanted = serde_json::to_value(desired).map_err(encoding)?;
-        let (namespace, name) = (desired.namespace().unwrap_or_default(), desired.name_any());
-        // Applying leaves the items that somebody has put into our lists, for they are his. A merge takes lists as a whole.
-        let whole = self.merge(&namespace, &name, &wanted);
         // By force: these objects are ours, whoever edited them.
-        match self.patch(desired, PatchParams::apply(FIELD_MANAGER).force()).await {
+        let refused = match self.patch(desired, PatchParams::apply(FIELD_MANAGER).force()).await {
             Ok(written) if contains(&serde_json::to_value(&written).map_err(encoding)?, &wanted) => {
-                Ok(written)
+                return Ok(written);
             }
-            Ok(_) => whole.await,
-            // With his items it is no valid object: two ports of one name.
-            Err(refused) if refused.is_invalid() => whole.await.map_err(|_| refused),
-            Err(error) => Err(error),
-        }
+            Ok(_) => None,
+            // With what somebody has put into our lists it is no valid object: two ports of one name.
+            Err(refused) if refused.is_invalid() => Some(refused),
+            Err(error) => return Err(error),
+        };
+        // Applying leaves the items that somebody has put into our lists, for they are his. A merge takes lists as a whole.
+        let merged = self.merge(&desired.namespace().unwrap_or_default(), &desired.name_any(), &wanted).await;
+        merged.map_err(|error| refused.unwrap_or(error))
     }
 
     async fn patch<K>(&self, desired: &K, params: PatchParams) -> Result<K, WriteError>

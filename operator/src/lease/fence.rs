@@ -65,7 +65,7 @@ impl Fence {
     }
 
     /// Waits until no write that was begun can land any more. `false`: that takes longer than `patience`.
-    pub(super) async fn drained(&self, patience: Duration) -> bool {
+    pub(crate) async fn drained(&self, patience: Duration) -> bool {
         let mut under_way = self.0.under_way.subscribe();
         let drained = async {
             // The sender lives in self: waiting cannot fail.

@@ -105,6 +105,8 @@ pub async fn run(ctx: &Context, shadows: &Shadows) {
             }
             continue;
         };
+        // A write that was given up may still land, and be missing from the record.
+        ctx.writer.settled().await;
         let record = match record(ctx).await {
             Ok(record) => record,
             Err(error) => {

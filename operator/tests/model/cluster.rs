@@ -224,7 +224,7 @@ impl World {
         self.soon(wait, "kubelets", Stimulus::Kubelets);
     }
 
-    /// The controller of EndpointSlices, for the proxies.
+    /// The controller of `EndpointSlices`, for the proxies.
     pub(crate) fn endpoints(&mut self) {
         let path = key(&slice(OURS, "weft-proxy-1"));
         if self.store.get(&key(&service(OURS, "weft-proxy"))).is_none() {
@@ -273,21 +273,8 @@ impl World {
             return;
         }
         let connected = self.proxies[proxy].connected.filter(|process| self.replicas[*process].alive);
-        let (process, fresh) = match connected {
-            Some(process) => (process, false),
-            None => {
-                let serving: Vec<Process> = (0..self.replicas.len())
-                    .filter(|process| {
-                        self.replicas[*process].alive && *self.replicas[*process].versions.borrow() > 0
-                    })
-                    .collect();
-                let nth = self.nth(("connects", proxy));
-                let Some(process) = self.dice.on(("connects", proxy, nth)).of(&serving).copied() else {
-                    return;
-                };
-                (process, true)
-            }
-        };
+        let fresh = connected.is_none();
+        let Some(process) = connected.or_else(|| self.any_replica(proxy)) else { return };
         let state = &mut self.proxies[proxy];
         let publisher = &self.replicas[process].publisher;
         let news = if fresh { None } else { publisher.since(state.version) };
@@ -315,6 +302,17 @@ impl World {
         if first {
             self.becomes_ready(proxy);
         }
+    }
+
+    /// One that serves, for a proxy that connects.
+    fn any_replica(&mut self, proxy: usize) -> Option<Process> {
+        let serves = |process: &Process| {
+            let replica = &self.replicas[*process];
+            replica.alive && *replica.versions.borrow() > 0
+        };
+        let serving: Vec<_> = (0..self.replicas.len()).filter(serves).collect();
+        let nth = self.nth(("connects", proxy));
+        self.dice.on(("connects", proxy, nth)).of(&serving).copied()
     }
 
     fn set_listeners(&mut self, index: usize) {

@@ -82,11 +82,11 @@ fn campaign(first: u64, count: u64) {
     failed.sort_by_key(|(seed, _)| *seed);
     let ran = next.into_inner().min(first + count) - first;
     println!(
-        "{ran} schedules (seeds {first} to {}) in {:.0} s: {:.0} simulated hours, {} replicas' lives, {} writes, \
+        "{ran} schedules (seeds {first} to {}) in {:.0} s: {} simulated hours, {} replicas' lives, {} writes, \
          {} times a proxy took a port from a replica that was behind; {} failed",
         first + ran - 1,
         began.elapsed().as_secs_f64(),
-        length.into_inner() as f64 / 3_600_000.0,
+        length.into_inner() / 3_600_000,
         processes.into_inner(),
         writes.into_inner(),
         behind.into_inner(),

@@ -48,7 +48,7 @@ enum Act {
     Chaos,
     /// Everything is to be as it should be, and to stay so.
     Rest,
-    /// The MeshConfigs are deleted; nothing is to be left.
+    /// The `MeshConfigs` are deleted; nothing is to be left.
     Removal,
 }
 

@@ -10,7 +10,7 @@ use weft_operator::names::ShadowName;
 use crate::cluster::a_slice;
 use crate::dice::Throw;
 use crate::law;
-use crate::simulated::chart::{a_mesh, a_service};
+use crate::simulated::chart::{COREFILE, a_mesh, a_service};
 use crate::simulated::paths::{CA_SECRET, COREDNS, DAEMONSET, Key, MESH, OURS, key, service, slice};
 use crate::simulated::store::validate;
 use crate::world::{Stimulus, World};
@@ -47,7 +47,7 @@ impl World {
     /// What is there before the operator starts, and when users, crashes and ends will be.
     pub(crate) fn prepare(&mut self) -> u64 {
         let mut throw = self.dice.on("beginning");
-        self.law.outside = crate::simulated::chart::COREFILE.to_owned();
+        self.law.outside = String::from(COREFILE);
         if throw.in_a_thousand(500) {
             self.law.outside.push('\n');
         }
@@ -60,7 +60,7 @@ impl World {
             self.put_service(&mut self.dice.on(("first", i)));
         }
         if throw.in_a_thousand(850) {
-            let spec = self.spec(&mut throw);
+            let spec = Self::spec(&mut throw);
             self.store.put(&key(MESH), a_mesh(&spec));
         }
         self.start_dns();
@@ -88,7 +88,7 @@ impl World {
         at
     }
 
-    fn spec(&self, throw: &mut Throw) -> Value {
+    fn spec(throw: &mut Throw) -> Value {
         let (from, to) = *throw.of(&RANGES).unwrap();
         let mut spec = json!({"proxy": {"listenPorts": {"from": from, "to": to}}});
         match throw.below(8) {
@@ -239,7 +239,7 @@ impl World {
     }
 
     fn change_mesh(&mut self, throw: &mut Throw) {
-        let spec = self.spec(throw);
+        let spec = Self::spec(throw);
         let there = self.store.get(&key(MESH)).is_some();
         let how = throw.below(10);
         self.note(("mesh", how), |_| format!("user: MeshConfig ({how}, there: {there}) {spec}"));
@@ -330,7 +330,7 @@ impl World {
         }
     }
 
-    /// Everything ends: the MeshConfigs are deleted.
+    /// Everything ends: the `MeshConfigs` are deleted.
     pub(crate) fn remove_meshes(&mut self) {
         self.note("removal", |_| "--- the MeshConfigs are deleted ---".to_owned());
         self.store.delete(&key(MESH));

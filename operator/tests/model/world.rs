@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use serde_json::Value;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use weft_operator::dns::check::Answer as DnsAnswer;
@@ -46,7 +47,7 @@ pub(crate) enum Stimulus {
     Start(Place),
     /// The DaemonSet's controller and the kubelets.
     Kubelets,
-    /// The controller of EndpointSlices.
+    /// The controller of `EndpointSlices`.
     Endpoints,
     /// A proxy takes what the replica it is connected to has for it, or connects.
     ProxyTakes(usize),
@@ -190,9 +191,9 @@ impl World {
     pub(crate) fn note(&mut self, what: impl Hash, line: impl FnOnce(&Self) -> String) {
         let now = self.now();
         self.trace.digest = hash_of((self.trace.digest, now, what));
-        if self.trace.lines.is_some() {
-            let line = format!("{:>4}.{:03} {}", now / 1000, now % 1000, line(self));
-            self.trace.lines.as_mut().unwrap().push(line);
+        if let Some(mut lines) = self.trace.lines.take() {
+            lines.push(format!("{:>4}.{:03} {}", now / 1000, now % 1000, line(self)));
+            self.trace.lines = Some(lines);
         }
     }
 
@@ -283,10 +284,15 @@ impl World {
             kubelets |= happened.key == key(DAEMONSET);
             endpoints |= happened.key == key(&proxies);
             dns |= happened.key == key(COREDNS);
-            garbage |= happened.change == Change::Deleted;
+            // Somebody's owner goes, or somebody comes whose owner has gone.
+            let owners = |object: &Value| object["metadata"]["ownerReferences"].clone();
+            let owned = happened.before.as_deref().map(owners) != Some(owners(&happened.object));
+            garbage |= happened.change == Change::Deleted || owned;
         }
         self.woken = version;
-        waiting.into_iter().for_each(|id| self.schedule_delivery(id));
+        for id in waiting {
+            self.schedule_delivery(id);
+        }
         let mut lag = |calm: u64, else_: u64| throw.between(1, if self.calm { calm } else { else_ });
         let lags = [lag(100, 2000), lag(100, 1500), lag(500, 8000)];
         if kubelets {

@@ -364,7 +364,7 @@ async fn who_does_not_hold_the_lease_writes_nothing() {
     // Lost: it stops at once, and what drifts is the other's to set right.
     api.edit(LEASE, held("other", 10));
     until("the lead given up", &api, || (operator.metrics.leading.get() == 0).then_some(())).await;
-    let refused = operator.writer.delete::<ConfigMap>("kube-system", "coredns").await.unwrap_err();
+    let refused = operator.writer.delete::<ConfigMap>("kube-system", "coredns", "u").await.unwrap_err();
     assert!(matches!(refused, WriteError::NotLeader(_)));
 }
 

@@ -360,7 +360,9 @@ impl Store {
             if orphans.is_empty() {
                 return;
             }
-            orphans.iter().for_each(|key| self.delete(key));
+            for key in &orphans {
+                self.delete(key);
+            }
         }
     }
 }
