@@ -104,7 +104,7 @@ fn a_few_schedules() {
 }
 
 #[test]
-#[ignore = "takes minutes: make model"]
+#[ignore = "takes an hour or two: make model"]
 fn many_schedules() {
     campaign(number("FIRST_SEED").unwrap_or(0), number("SCHEDULES").unwrap_or(MANY));
 }
