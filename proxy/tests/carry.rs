@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use weft_config::{HttpPolicy, Scheme, Timeouts, Traffic};
 use weft_proxy::drain::{Drain, drained};
+use weft_proxy::listen::Transport;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_form_of_http_reaches_the_backend() {
@@ -395,4 +396,24 @@ async fn an_answer_that_takes_its_time_is_not_kept_back() {
     while !answer.ends_with(b"abcd") {
         assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_let_in_before_the_tables_know_the_port() {
+    use std::io::{ErrorKind, Read, Write};
+    let (proxy, port) = (Proxy::start(), free_port());
+    let mut early = None;
+    let bound = || {
+        let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let nothing = client.read(&mut [0; 512]).unwrap_err().kind();
+        assert!(matches!(nothing, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{nothing}");
+        early = Some(client);
+    };
+    proxy.listeners.open(port, Transport::Http, bound).unwrap();
+    // Now it is, and waits no longer.
+    let mut client = early.unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_ne!(client.read(&mut [0; 512]).unwrap(), 0);
 }

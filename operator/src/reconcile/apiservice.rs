@@ -49,7 +49,8 @@ fn is_ours(live: &APIService, namespace: &str) -> bool {
 fn patch(live: &APIService, ca: &Pair, namespace: &str) -> Option<Value> {
     let spec = live.spec.as_ref()?;
     let bundle = ByteString(ca.certificate.as_bytes().to_vec());
-    (is_ours(live, namespace) && spec.ca_bundle.as_ref() != Some(&bundle)).then(|| json!({"spec": {"caBundle": bundle}}))
+    (is_ours(live, namespace) && spec.ca_bundle.as_ref() != Some(&bundle))
+        .then(|| json!({"spec": {"caBundle": bundle}}))
 }
 
 #[cfg(test)]

@@ -133,14 +133,15 @@ impl Listeners {
         Self { carriers: Arc::new(carriers), metrics, open_connections, state }
     }
 
-    /// Binds `port` and begins to accept. Needs a tokio runtime around it.
-    pub fn open(&self, port: u16, transport: Transport) -> io::Result<()> {
+    /// Binds `port` and begins to accept, after `bound`: who connects before waits in the kernel, and finds what `bound` has put
+    /// into the tables. Needs a tokio runtime around it.
+    pub fn open(&self, port: u16, transport: Transport, bound: impl FnOnce()) -> io::Result<()> {
         let mut state = self.state.lock();
         for (_, left_over) in state.leaving.extract_if(.., |(leaving, _)| *leaving == port) {
             // The port has a new meaning: whoever is still connected means the old one.
             left_over.cut();
         }
-        let listener = self.start(port, transport, None)?;
+        let listener = self.start(port, transport, None, bound)?;
         self.insert(&mut state, port, listener);
         Ok(())
     }
@@ -155,7 +156,7 @@ impl Listeners {
             Some(socket) if transport != Transport::Udp => Some(socket.try_clone()?),
             _ => None,
         };
-        let listener = self.start(port, transport, socket)?;
+        let listener = self.start(port, transport, socket, || ())?;
         if let Some(before) = state.open.remove(&port) {
             self.metrics.listeners.dec();
             Self::leave(&mut state, port, before);
@@ -173,7 +174,13 @@ impl Listeners {
     }
 
     /// Begins to listen, on `socket` if there is one already.
-    fn start(&self, port: u16, transport: Transport, socket: Option<TcpListener>) -> io::Result<Listener> {
+    fn start(
+        &self,
+        port: u16,
+        transport: Transport,
+        socket: Option<TcpListener>,
+        bound: impl FnOnce(),
+    ) -> io::Result<Listener> {
         let connections =
             Arc::new(Connections::new(Arc::clone(&self.open_connections), self.metrics.connections.clone()));
         let carriers = Arc::clone(&self.carriers);
@@ -182,6 +189,7 @@ impl Listeners {
         let _in_it = worker.runtime.enter();
         if transport == Transport::Udp {
             let server = udp::Server::new(socket::bind_udp(port)?, port, carriers)?;
+            bound();
             let accepting = tokio::spawn(server.run());
             return Ok(Listener { transport, connections, socket: None, accepting });
         }
@@ -189,6 +197,7 @@ impl Listeners {
         let held = socket.try_clone()?;
         let listener = tokio::net::TcpListener::from_std(socket)?;
         let here = Arc::clone(&worker);
+        bound();
         let accepting = tokio::spawn(accept(listener, port, here, carriers, Arc::clone(&connections)));
         Ok(Listener { transport, connections, socket: Some(held), accepting })
     }

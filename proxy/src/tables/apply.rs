@@ -185,7 +185,10 @@ impl Applier {
                 }
                 continue;
             }
-            if let Err(error) = self.listeners.open(port.listen_port, transport) {
+            // In the tables before anybody is let in: else who connects at once finds nothing behind the port.
+            let entry = self.entry(&service.id, port);
+            let set = || self.tables.set(port.listen_port, Some(entry));
+            if let Err(error) = self.listeners.open(port.listen_port, transport, set) {
                 self.unbind(&bound);
                 return Err(format!("cannot listen on port {}: {error}", port.listen_port));
             }
@@ -194,7 +197,7 @@ impl Applier {
         let restrictions = |ports: &[Port]| -> Vec<_> {
             ports.iter().map(|port| (port.listen_port, port.restriction)).collect()
         };
-        for port in &service.ports {
+        for port in service.ports.iter().filter(|port| !bound.contains(&port.listen_port)) {
             let entry = self.entry(&service.id, port);
             self.tables.set(port.listen_port, Some(entry));
         }
@@ -314,7 +317,7 @@ impl Applier {
 
     fn unbind(&self, ports: &[u16]) {
         for port in ports {
-            self.listeners.close(*port);
+            self.close(*port);
         }
     }
 }

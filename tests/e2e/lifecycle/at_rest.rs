@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ListParams;
 use weft_tests::audit::Write;
 use weft_tests::faults::passes;
 use weft_tests::node::Embedded;
@@ -19,7 +21,16 @@ fn nothing_is_written_at_rest_and_little_is_asked() {
     cluster::test(|cluster| async move {
         let Some(embedded) = Embedded::needed_for("that nothing is written at rest") else { return Ok(()) };
         mesh::installed(&cluster).await?;
-        wait::until("it is at rest", seconds(90), async || {
+        wait::until("it is at rest", seconds(120), async || {
+            // What tests before this one had goes: Services, and with them shadows.
+            let namespaces = cluster.all::<Namespace>().list(&ListParams::default()).await?;
+            let going = namespaces.into_iter().find(|one| one.metadata.deletion_timestamp.is_some());
+            if let Some(namespace) = going {
+                return Ok(Seen::NotYet(format!(
+                    "namespace {:?} is on its way out",
+                    namespace.metadata.name
+                )));
+            }
             let since = SystemTime::now() - QUIET;
             let mut writes = embedded.writes_by(mesh::NAMESPACE, "weft-operator", since).await?;
             writes.retain(Write::is_of_object);

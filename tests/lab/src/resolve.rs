@@ -110,7 +110,8 @@ impl Resolver {
                 return answer;
             }
         }
-        Err(format!("{name}: no answer within {} s, asked {} times", PATIENCE.as_secs(), self.attempts).into())
+        Err(format!("{name}: no answer within {} s, asked {} times", PATIENCE.as_secs(), self.attempts)
+            .into())
     }
 
     async fn exchange(&self, name: &str) -> Result<Answer, Failure> {
