@@ -16,9 +16,7 @@ pub const NAME: &str = "v1alpha1.metrics.smi-spec.io";
 
 /// Writes the CA's certificate into the `APIService`, unless it is there.
 pub async fn ensure(ctx: &Context, ca: &Pair) -> Result<(), WriteError> {
-    let live = ctx.writer.read_cluster_wide::<APIService>(NAME).await;
-    let live = live.map_err(|source| WriteError::Api { object: format!("APIService {NAME}"), source })?;
-    if let Some(patch) = live.and_then(|live| patch(&live, ca, &ctx.namespace)) {
+    if let Some(patch) = live(ctx).await?.and_then(|live| patch(&live, ca, &ctx.namespace)) {
         ctx.writer.merge_cluster_wide::<APIService>(NAME, &patch).await?;
         tracing::info!("told the API server how to trust the traffic metrics API");
     }
@@ -27,14 +25,17 @@ pub async fn ensure(ctx: &Context, ca: &Pair) -> Result<(), WriteError> {
 
 /// Takes the registration away, if it is ours. While one is there whose API cannot be reached, Kubernetes lets no namespace end.
 pub async fn remove(ctx: &Context) -> Result<(), WriteError> {
-    let live = ctx.writer.read_cluster_wide::<APIService>(NAME).await;
-    let live = live.map_err(|source| WriteError::Api { object: format!("APIService {NAME}"), source })?;
-    if let Some(live) = live.filter(|live| is_ours(live, &ctx.namespace)) {
+    if let Some(live) = live(ctx).await?.filter(|live| is_ours(live, &ctx.namespace)) {
         let uid = live.uid().unwrap_or_default();
         ctx.writer.delete_cluster_wide::<APIService>(NAME, &uid).await?;
         tracing::info!("the traffic metrics API is registered no longer: our namespace is being deleted");
     }
     Ok(())
+}
+
+async fn live(ctx: &Context) -> Result<Option<APIService>, WriteError> {
+    let live = ctx.writer.read_cluster_wide::<APIService>(NAME).await;
+    live.map_err(|source| WriteError::Api { object: format!("APIService {NAME}"), source })
 }
 
 /// Whether it leads to the operator in `namespace`, not to that of another mesh.
