@@ -342,16 +342,7 @@ impl World {
             self.check_write(*process, sent, self.store.version());
             return Answer::Is(201, text(&sent.body));
         }
-        let selector = Selector::of(&sent.query);
-        let items: Vec<_> = self
-            .store
-            .all(&target)
-            .map(|(_, object)| &**object)
-            .filter(|object| selector.selects(object))
-            .collect();
-        let version = self.store.version().to_string();
-        let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items});
-        Answer::Is(200, text(&list))
+        Answer::Is(200, text(&self.store.list(&target, &sent.query)))
     }
 
     fn begin_watch(&mut self, process: Process, target: Target, sent: &Sent, name: u64) -> Answer {
@@ -383,16 +374,7 @@ impl World {
     pub(crate) fn schedule_delivery(&mut self, id: u64) {
         let Some(watch) = self.watches.get(&id) else { return };
         let name = watch.name;
-        let nth = self.nth(("delivery", name));
-        let mut throw = self.dice.on(("delivery", name, nth));
-        let wait = if self.calm {
-            throw.between(1, 20)
-        } else if throw.in_a_thousand(self.weather.stall) {
-            throw.between(1000, 30_000)
-        } else {
-            throw.between(1, 150)
-        };
-        self.after(wait, ("delivery", name), Stimulus::Deliver(id));
+        self.some_time(("delivery", name), [20, 150, 30_000], Stimulus::Deliver(id));
     }
 
     /// The watch `id` is told something, or ends.

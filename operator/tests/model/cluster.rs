@@ -254,16 +254,7 @@ impl World {
                 continue;
             }
             self.proxies[i].scheduled = true;
-            let nth = self.nth(("takes", i));
-            let mut throw = self.dice.on(("takes", i, nth));
-            let wait = if self.calm {
-                throw.between(1, 50)
-            } else if throw.in_a_thousand(self.weather.stall) {
-                throw.between(1000, 20_000)
-            } else {
-                throw.between(1, 400)
-            };
-            self.after(wait, ("takes", i), Stimulus::ProxyTakes(i));
+            self.some_time(("takes", i), [50, 400, 20_000], Stimulus::ProxyTakes(i));
         }
     }
 

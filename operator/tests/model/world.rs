@@ -204,7 +204,22 @@ impl World {
         self.wake.notify_one();
     }
 
-    /// The same, unless `name` is about to happen already.
+    /// The same after a time of chance: at most so many milliseconds when all is calm, as a rule, and when it is stalled.
+    pub(crate) fn some_time(&mut self, name: impl Hash + Copy, most: [u64; 3], stimulus: Stimulus) {
+        let [calm, usual, stalled] = most;
+        let nth = self.nth(name);
+        let mut throw = self.dice.on((name, nth));
+        let wait = if self.calm {
+            throw.between(1, calm)
+        } else if throw.in_a_thousand(self.weather.stall) {
+            throw.between(1000, stalled)
+        } else {
+            throw.between(1, usual)
+        };
+        self.after(wait, name, stimulus);
+    }
+
+    /// As [`World::after`], unless `name` is about to happen already.
     pub(crate) fn soon(&mut self, wait: u64, name: &'static str, stimulus: Stimulus) {
         if self.queued.insert(name) {
             self.after(wait, name, stimulus);

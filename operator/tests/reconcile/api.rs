@@ -197,18 +197,7 @@ impl State {
             self.posted.push(body.clone());
             return (201, body);
         }
-        let selector = Selector::of(query);
-        let items: Vec<_> = self
-            .store
-            .all(&target)
-            .map(|(_, object)| &**object)
-            .filter(|object| selector.selects(object))
-            .collect();
-        let version = self.store.version().to_string();
-        (
-            200,
-            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}),
-        )
+        (200, self.store.list(&target, query))
     }
 
     /// What a watch that has seen everything up to `from` has to be told; `from` is moved on.

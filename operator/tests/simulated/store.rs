@@ -107,6 +107,15 @@ impl Store {
         self.objects.range(first..).take_while(within)
     }
 
+    /// The answer to a request for a list, with the `query` it has.
+    pub(crate) fn list(&self, target: &Target, query: &str) -> Value {
+        let selector = Selector::of(query);
+        let objects = self.all(target).map(|(_, object)| &**object);
+        let items: Vec<_> = objects.filter(|object| selector.selects(object)).collect();
+        let version = self.version().to_string();
+        json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items})
+    }
+
     /// What happened after `version`.
     pub(crate) fn since(&self, version: u64) -> &[Happened] {
         &self.log[self.log.partition_point(|happened| happened.version <= version)..]

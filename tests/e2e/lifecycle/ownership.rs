@@ -71,14 +71,8 @@ fn of_two_releases_with_one_domain_the_newer_says_so_and_touches_nothing() {
 
 /// What the first has in the Corefile, but for the names of the second's own Services.
 fn without_the_second(corefile: &str) -> String {
-    corefile.lines().filter(|line| !line.contains(&format!(".{OTHER}.weft.mesh"))).fold(
-        String::new(),
-        |mut text, line| {
-            text.push_str(line);
-            text.push('\n');
-            text
-        },
-    )
+    let name = format!(".{OTHER}.weft.mesh");
+    corefile.split_inclusive('\n').filter(|line| !line.contains(&name)).collect()
 }
 
 /// Neither operator has written over what the other wrote.
