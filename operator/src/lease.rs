@@ -15,14 +15,14 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::client::UNACKNOWLEDGED;
+use crate::watches;
 pub use fence::Fence;
 use record::{Decision, Record, give_back, holder};
 
@@ -53,7 +53,7 @@ pub async fn take_part(
 ) {
     let api: Api<Lease> = Api::namespaced(client, namespace);
     let named = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = pin!(watcher(api.clone(), named).default_backoff());
+    let mut events = pin!(watches::objects(api.clone(), named));
     let mut listed = None;
     let mut candidate = Candidate::new(api, name, me, fence);
     loop {

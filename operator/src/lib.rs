@@ -26,3 +26,4 @@ pub mod run;
 pub mod serve;
 pub mod smi;
 pub mod traffic;
+mod watches;

@@ -138,8 +138,8 @@ pub struct LoadReport {
     pub pods: BTreeMap<String, u64>,
     /// Good answers by node whose proxy carried them.
     pub weft_nodes: BTreeMap<String, u64>,
-    /// Failed resolutions of the name.
-    pub dns_failures: u64,
+    /// Failed resolutions of the name, asked for each second: when, and how.
+    pub dns_failures: Vec<String>,
     /// Median from the time the request should have left.
     pub p50_ms: f64,
     /// 99 of 100.
@@ -230,11 +230,12 @@ impl Load {
         for report in &reports {
             let told: Vec<_> = report.failures.iter().map(|failure| format!("\n  {failure}")).collect();
             assert!(
-                report.failed == 0 && report.dns_failures == 0,
-                "{} of {} requests failed in mode {}, {} resolutions failed:{}",
+                report.failed == 0 && report.dns_failures.is_empty(),
+                "{} of {} requests failed in mode {}, {} resolutions failed {:?}:{}",
                 report.failed,
                 report.sent,
                 report.mode,
+                report.dns_failures.len(),
                 report.dns_failures,
                 told.concat()
             );

@@ -6,8 +6,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::WriteError;
+use crate::watches;
 
 /// Which object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -94,7 +94,7 @@ impl Seen {
         self.lock().insert(key.clone(), Followed::default());
         let following = Following(self, key);
         let named = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let mut events = std::pin::pin!(watcher(api, named).default_backoff());
+        let mut events = std::pin::pin!(watches::objects(api, named));
         let mut listed = None;
         while let Some(event) = events.next().await {
             match event {

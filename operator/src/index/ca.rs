@@ -3,13 +3,13 @@
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Secret;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 
 use super::Index;
 use super::watch::broken;
 use crate::serve::ca::{CA_NAME, Stored};
+use crate::watches;
 
 /// The Secret, and what it held last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Index {
 pub(super) async fn follow(index: Index, client: Client) {
     let api: Api<Secret> = Api::namespaced(client, &index.namespace);
     let named = watcher::Config::default().fields(&format!("metadata.name={CA_NAME}"));
-    take_all(&index, watcher(api, named).default_backoff()).await;
+    take_all(&index, watches::objects(api, named)).await;
 }
 
 async fn take_all(index: &Index, events: impl Stream<Item = Result<Event<Secret>, watcher::Error>> + Send) {

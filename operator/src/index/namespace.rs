@@ -3,13 +3,13 @@
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
 use super::Index;
 use super::watch::broken;
+use crate::watches;
 
 impl Index {
     /// Whether our namespace is being deleted, as it changes.
@@ -26,7 +26,7 @@ impl Index {
 /// Follows our namespace for ever.
 pub(super) async fn follow(index: Index, client: Client) {
     let named = watcher::Config::default().fields(&format!("metadata.name={}", index.namespace));
-    take_all(&index, watcher(Api::<Namespace>::all(client), named).default_backoff()).await;
+    take_all(&index, watches::objects(Api::<Namespace>::all(client), named)).await;
 }
 
 async fn take_all(

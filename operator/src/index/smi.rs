@@ -10,8 +10,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use weft_crds::smi::Kind as Definition;
 
@@ -19,6 +18,7 @@ use super::changes::Changed;
 use super::watch::{Kind, broken, stream};
 use super::{Index, State};
 use crate::smi::{Meta, Name};
+use crate::watches;
 
 type Objects = Pin<Box<dyn Stream<Item = Result<Event<DynamicObject>, watcher::Error>> + Send>>;
 
@@ -31,7 +31,7 @@ pub(super) async fn follow(index: Index, client: Client, kind: Definition) {
         let resource = ApiResource::from_gvk_with_plural(&known, kind.plural);
         Box::pin(stream(Api::all_with(client.clone(), &resource), None))
     };
-    follow_with(&index, kind, watcher(api, named).default_backoff(), objects).await;
+    follow_with(&index, kind, watches::objects(api, named), objects).await;
 }
 
 async fn follow_with(

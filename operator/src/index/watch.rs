@@ -5,8 +5,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 use futures::{Stream, StreamExt};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
@@ -17,6 +16,7 @@ use super::facts::SHADOW_LABEL;
 use super::kinds::{MeshKind, ServiceKind, SliceKind};
 use super::pods::PodKind;
 use super::{Index, State, ca, namespace, smi};
+use crate::watches;
 
 /// Objects of one list request: bounds the memory a full list takes.
 pub const PAGE: u32 = 500;
@@ -50,7 +50,7 @@ where
     if let Some(labels) = selected {
         config = config.labels(labels);
     }
-    watcher(api, config).default_backoff()
+    watches::objects(api, config)
 }
 
 /// One kind of object: how its facts go into the index and out of it.

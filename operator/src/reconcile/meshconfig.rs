@@ -31,6 +31,7 @@ use crate::context::Context;
 use crate::dns::facts::services;
 use crate::index::changes::About;
 use crate::index::claims::FINALIZER;
+use crate::watches::Soon;
 
 /// How long mesh names may go on to resolve after the block is out, before the shadows go all the same.
 const DNS_LEAVES: Duration = Duration::from_secs(45);
@@ -99,6 +100,8 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
         Some(((), (changes, counts, found)))
     });
     Controller::new(Api::<MeshConfig>::all(ctx.client.clone()), watcher::Config::default())
+        // While it waits, nothing else triggers either.
+        .trigger_backoff(Soon::default())
         .reconcile_all_on(changes)
         .reconcile_all_on(at_once(&ctx))
         .run(

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Failure;
 use crate::http::{Answer, Connection, Shape, Target, Unsent};
@@ -16,7 +16,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// The name's addresses, asked anew each second. A failed query is counted apart and leaves the addresses as they were.
 pub(super) struct Addresses {
     now: Mutex<Vec<IpAddr>>,
-    failures: AtomicU64,
+    failures: Mutex<Vec<String>>,
 }
 
 impl Addresses {
@@ -24,16 +24,18 @@ impl Addresses {
     pub(super) async fn start(target: &Target) -> Result<Arc<Self>, Failure> {
         let resolver = Resolver::strict()?;
         let first = resolver.addresses(&target.host).await?;
-        let addresses = Arc::new(Self { now: Mutex::new(first), failures: AtomicU64::new(0) });
+        let addresses = Arc::new(Self { now: Mutex::new(first), failures: Mutex::default() });
         let (kept, host) = (Arc::clone(&addresses), target.host.clone());
+        let began = Instant::now();
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(REFRESH).await;
                 match resolver.addresses(&host).await {
                     Ok(found) => *kept.now.lock().unwrap_or_else(PoisonError::into_inner) = found,
                     Err(error) => {
-                        kept.failures.fetch_add(1, Relaxed);
-                        eprintln!("DNS: {error}");
+                        let told = format!("{:.1} s: {error}", began.elapsed().as_secs_f64());
+                        eprintln!("DNS: {told}");
+                        kept.failures.lock().unwrap_or_else(PoisonError::into_inner).push(told);
                     }
                 }
             }
@@ -44,12 +46,12 @@ impl Addresses {
     /// One address for ever.
     #[cfg(test)]
     pub(super) fn fixed(address: IpAddr) -> Arc<Self> {
-        Arc::new(Self { now: Mutex::new(vec![address]), failures: AtomicU64::new(0) })
+        Arc::new(Self { now: Mutex::new(vec![address]), failures: Mutex::default() })
     }
 
-    /// Queries that failed.
-    pub(super) fn failures(&self) -> u64 {
-        self.failures.load(Relaxed)
+    /// Queries that failed: when, and how.
+    pub(super) fn failures(&self) -> Vec<String> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn one(&self) -> Result<IpAddr, Failure> {
