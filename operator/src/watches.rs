@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 /// The longest wait before a broken watch is begun again. The library's own grows to a minute, in which a cluster whose API
 /// server is back after an outage would be left with the endpoints of before it; a few replicas with a score of watches each
 /// are no burden to a server that comes up.
-const LONGEST: Duration = Duration::from_secs(3);
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// The objects of `api` that `config` selects, as they come and go.
 pub(crate) fn objects<K>(

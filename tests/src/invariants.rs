@@ -1,18 +1,20 @@
 //! What must hold of a mesh whenever nothing is broken, whatever was before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use kube::api::ListParams;
+use serde_json::json;
 
 use crate::Result;
-use crate::cluster::dns;
+use crate::cluster::{Cluster, dns};
 use crate::mesh;
 use crate::stage::Stage;
 use crate::traffic;
-use crate::wait::{self, Seen};
+use crate::wait::{self, Seen, seconds};
+use crate::workloads;
 
 /// How the first line of our block in a Corefile begins.
 const BEGIN: &str = "# BEGIN weft.mesh";
@@ -24,6 +26,21 @@ pub async fn hold(stage: &Stage, apps: &[&str], deadline: Duration) -> Result {
         Ok(Seen::when(wrong.is_empty(), (), || wrong.join("; ")))
     })
     .await
+}
+
+/// A Service made now has its shadow within `limit`: somebody writes.
+pub async fn somebody_writes(cluster: &Cluster, ns: &str, name: &str, limit: Duration) -> Result {
+    let began = Instant::now();
+    workloads::service(cluster, ns, name, "none", &[("http", 80, json!(80))]).await?;
+    wait::until(&format!("{name} has its shadow"), limit + seconds(30), async || {
+        let shadow = mesh::shadow_of(cluster, ns, name).await?;
+        Ok(Seen::when(shadow.is_some(), (), || "none".to_owned()))
+    })
+    .await?;
+    let took = began.elapsed();
+    eprintln!("  {name}: {:.1} s", took.as_secs_f64());
+    assert!(took <= limit, "{name}: nobody wrote for {took:?}");
+    Ok(())
 }
 
 /// What does not hold.

@@ -378,9 +378,9 @@ pub async fn ports(cluster: &Cluster) -> Result<BTreeMap<String, i32>> {
     ports_of(cluster, "weft.mesh/shadow=true").await
 }
 
-/// The same of all shadows but those of the Services of `namespace`.
-pub async fn ports_but_of(cluster: &Cluster, namespace: &str) -> Result<BTreeMap<String, i32>> {
-    ports_of(cluster, &format!("weft.mesh/shadow=true,weft.mesh/service-namespace!={namespace}")).await
+/// The same of the Services of `namespace`.
+pub async fn ports_in(cluster: &Cluster, namespace: &str) -> Result<BTreeMap<String, i32>> {
+    ports_of(cluster, &format!("weft.mesh/shadow=true,weft.mesh/service-namespace={namespace}")).await
 }
 
 async fn ports_of(cluster: &Cluster, labels: &str) -> Result<BTreeMap<String, i32>> {

@@ -1,38 +1,23 @@
 //! Leaders come and go in every way. Another takes over in time, never two write, and every replica serves the proxies.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
-use serde_json::json;
 use weft_config::contract::{PROXY_SERVICE_ACCOUNT, TOKEN_AUDIENCE};
 use weft_tests::cluster::{self, Cluster};
 use weft_tests::faults::{cut_off_leader, freeze_leader, leader};
+use weft_tests::invariants::somebody_writes;
 use weft_tests::node::Embedded;
 use weft_tests::stream::{hello_to, token};
-use weft_tests::wait::{self, Seen, seconds};
+use weft_tests::wait::seconds;
 use weft_tests::{Result, mesh, workloads};
 
 /// Within this another replica writes when the leader is lost.
 const TAKEOVER: Duration = seconds(15);
 /// And when it ends as it should.
 const HANDOVER: Duration = seconds(5);
-
-/// A Service made now has its shadow within `limit`: somebody writes.
-async fn somebody_writes(cluster: &Cluster, ns: &str, name: &str, limit: Duration) -> Result {
-    let began = Instant::now();
-    workloads::service(cluster, ns, name, "none", &[("http", 80, json!(80))]).await?;
-    wait::until(&format!("{name} has its shadow"), limit + seconds(30), async || {
-        let shadow = mesh::shadow_of(cluster, ns, name).await?;
-        Ok(Seen::when(shadow.is_some(), (), || "none".to_owned()))
-    })
-    .await?;
-    let took = began.elapsed();
-    eprintln!("  {name}: {:.1} s", took.as_secs_f64());
-    assert!(took <= limit, "{name}: nobody wrote for {took:?}");
-    Ok(())
-}
 
 async fn delete(cluster: &Cluster, pod: &Pod, params: DeleteParams) -> Result {
     cluster.api::<Pod>(mesh::NAMESPACE).delete(&pod.name_any(), &params).await?;

@@ -11,6 +11,8 @@ use weft_tests::{Result, cluster, invariants, mesh, seconds_of};
 
 /// Within this of the kill a proxy must serve again: its kubelet starts it, which without an API server it does late at times.
 const AGAIN_US: u64 = 25_000_000;
+/// Within this of its return a new Service has its shadow: somebody leads, and watches.
+const SEES_AGAIN: std::time::Duration = seconds(15);
 
 #[test]
 fn without_api_server_and_etcd_traffic_goes_on_and_a_proxy_that_restarts_serves() {
@@ -50,6 +52,8 @@ fn without_api_server_and_etcd_traffic_goes_on_and_a_proxy_that_restarts_serves(
         };
         Box::pin(embedded.while_away(CONTROL_PLANE, &["etcd"], etcd)).await?;
         is_back(&cluster).await?;
+        // However long it was away: the operator sees what comes now, not when it happens to look again.
+        invariants::somebody_writes(&cluster, &stage.ns, "after", SEES_AGAIN).await?;
         invariants::hold(&stage, &APPS, seconds(120)).await?;
 
         for report in load.reports(&stage, &embedded).await? {

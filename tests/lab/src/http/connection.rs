@@ -13,7 +13,7 @@ use super::body::{self, Body};
 use super::{Answer, Shape, explain};
 use crate::Failure;
 
-/// The connection was closed before anything of the request was sent.
+/// The server has closed the connection, and nothing of the request was sent, or it says that it has not looked at it.
 #[derive(Debug)]
 pub(crate) struct Unsent(Failure);
 
@@ -24,6 +24,15 @@ impl std::fmt::Display for Unsent {
 }
 
 impl std::error::Error for Unsent {}
+
+/// Whether the server said goodbye before it looked at the request: GOAWAY without an error, with a last stream before this one
+/// (RFC 9113, section 6.8). What was on its way before it fails otherwise when the connection ends.
+fn is_farewell(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR)
+    })
+}
 
 /// One connection.
 pub(crate) enum Connection {
@@ -97,7 +106,9 @@ impl Connection {
         }
         .map_err(|mut error| {
             let unsent = error.take_message().is_some();
-            let error = explain("request", &error.into_error());
+            let error = error.into_error();
+            let unsent = unsent || is_farewell(&error);
+            let error = explain("request", &error);
             if unsent { Unsent(error).into() } else { error }
         })?;
         let (head, body) = response.into_parts();
