@@ -10,9 +10,10 @@ use serde_json::json;
 
 use crate::Result;
 use crate::cluster::{Cluster, dns};
+use crate::faults::passes;
 use crate::mesh;
 use crate::stage::Stage;
-use crate::traffic;
+use crate::traffic::{self, Queries};
 use crate::wait::{self, Seen, seconds};
 use crate::workloads;
 
@@ -41,6 +42,20 @@ pub async fn somebody_writes(cluster: &Cluster, ns: &str, name: &str, limit: Dur
     eprintln!("  {name}: {:.1} s", took.as_secs_f64());
     assert!(took <= limit, "{name}: nobody wrote for {took:?}");
     Ok(())
+}
+
+/// A Service made now has its shadow, and every DNS pod knows its mesh name, whatever was before: a DNS pod that lost its watches
+/// begins them again up to half a minute late, and until then tells whoever asks that a new name does not exist.
+pub async fn is_seen_again(stage: &Stage, limit: Duration) -> Result {
+    somebody_writes(&stage.cluster, &stage.ns, "after", limit).await?;
+    let name = format!("after.{}.weft.mesh", stage.ns);
+    wait::until("every DNS pod knows a new Service", seconds(90), async || {
+        let queries = Queries::start(&stage.cluster, stage.client(), 20, &[&name]).await?;
+        passes(seconds(2)).await?;
+        let report = queries.stop().await?;
+        Ok(Seen::when(report.sent > 20 && report.failed == 0, (), || format!("{report:?}")))
+    })
+    .await
 }
 
 /// What does not hold.

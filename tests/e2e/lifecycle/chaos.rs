@@ -2,7 +2,8 @@
 
 use weft_tests::campaign::{self, Options};
 use weft_tests::node::Embedded;
-use weft_tests::{cluster, number_of, seconds_of};
+use weft_tests::wait::seconds;
+use weft_tests::{cluster, invariants, number_of, seconds_of};
 
 #[test]
 fn whatever_breaks_the_mesh_is_as_it_should_be_again_and_traffic_flows() {
@@ -14,6 +15,7 @@ fn whatever_breaks_the_mesh_is_as_it_should_be_again_and_traffic_flows() {
         eprintln!("{}", outcome.table());
         assert!(outcome.steps.len() >= 3, "only {} faults", outcome.steps.len());
         assert!(outcome.wrong().is_empty(), "seed {}: {:#?}", options.seed, outcome.wrong());
+        invariants::is_seen_again(&stage, seconds(15)).await?;
         stage.strike().await
     });
 }

@@ -53,7 +53,7 @@ fn without_api_server_and_etcd_traffic_goes_on_and_a_proxy_that_restarts_serves(
         Box::pin(embedded.while_away(CONTROL_PLANE, &["etcd"], etcd)).await?;
         is_back(&cluster).await?;
         // However long it was away: the operator sees what comes now, not when it happens to look again.
-        invariants::somebody_writes(&cluster, &stage.ns, "after", SEES_AGAIN).await?;
+        invariants::is_seen_again(&stage, SEES_AGAIN).await?;
         invariants::hold(&stage, &APPS, seconds(120)).await?;
 
         for report in load.reports(&stage, &embedded).await? {
