@@ -2,6 +2,8 @@
 //! What somebody else made is never written over: [`made_by_us`] tells.
 
 mod compare;
+mod delete;
+mod error;
 mod seen;
 
 use std::fmt::Debug;
@@ -13,7 +15,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -24,6 +26,7 @@ use tokio::time::Instant;
 use crate::client::UNACKNOWLEDGED;
 use crate::lease::{Fence, WRITE};
 use compare::{contains, takes_out};
+pub use error::WriteError;
 pub use seen::Seen;
 use seen::{Key, Sight};
 
@@ -31,54 +34,6 @@ use seen::{Key, Sight};
 pub const FIELD_MANAGER: &str = "weft-operator";
 /// How long a question may take.
 const READ: Duration = Duration::from_secs(5);
-
-/// Why a write did not happen. The text names the object.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// Another replica leads, or may.
-    #[error("not writing {0}: this replica does not lead")]
-    NotLeader(String),
-    /// It is somebody else's.
-    #[error(
-        "{0} is there already and was not made by Weft, so it is left alone: delete it or give it another name"
-    )]
-    Foreign(String),
-    /// Nobody knows whether it was written; the next look tells.
-    #[error("{0}: the API server did not answer in time")]
-    Unanswered(String),
-    /// The API server refused.
-    #[error("{object}: {source}")]
-    Api {
-        /// Kind, namespace and name.
-        object: String,
-        /// What it said.
-        source: kube::Error,
-    },
-    /// The object cannot be put into JSON.
-    #[error("{object}: {source}")]
-    Encoding {
-        /// Kind, namespace and name.
-        object: String,
-        /// What the encoder said.
-        source: serde_json::Error,
-    },
-}
-
-impl WriteError {
-    /// Whether somebody else wrote in between: looking again helps.
-    pub fn is_conflict(&self) -> bool {
-        self.has_code(409)
-    }
-
-    /// Whether the object would not be a valid one.
-    fn is_invalid(&self) -> bool {
-        self.has_code(422)
-    }
-
-    fn has_code(&self, code: u16) -> bool {
-        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == code)
-    }
-}
 
 /// Writes, while this replica leads.
 #[derive(Clone)]
@@ -362,79 +317,6 @@ impl Writer {
         let patch = serde_json::json!({ "status": status });
         let (api, name) = (self.api::<K>(namespace), name.to_owned());
         self.write(object, async move { api.patch_status(&name, &params, &Patch::Merge(&patch)).await }).await
-    }
-
-    /// Deletes the object, if it is still the one that was read as `version`.
-    pub async fn delete_as_read<K>(
-        &self,
-        namespace: &str,
-        name: &str,
-        version: Option<String>,
-    ) -> Result<(), WriteError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
-        let object = format!("{} {namespace}/{name}", K::kind(&()));
-        let key = Key::of::<K>(namespace, name);
-        let preconditions = Some(Preconditions { resource_version: version, uid: None });
-        let params = DeleteParams { preconditions, ..DeleteParams::default() };
-        let (api, name) = (self.api::<K>(namespace), name.to_owned());
-        let request = async move { api.delete(&name, &params).await.map(|_| ()) };
-        let deleted = self.write(object, request).await;
-        self.seen.forget(&key);
-        deleted
-    }
-
-    /// Deletes the object, if it is there and is the one with this uid.
-    pub async fn delete<K>(&self, namespace: &str, name: &str, uid: &str) -> Result<(), WriteError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
-        let object = format!("{} {namespace}/{name}", K::kind(&()));
-        self.delete_by(self.api::<K>(namespace), object, &Key::of::<K>(namespace, name), uid).await
-    }
-
-    /// [`Writer::delete`] for what lies in no namespace.
-    pub async fn delete_cluster_wide<K>(&self, name: &str, uid: &str) -> Result<(), WriteError>
-    where
-        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
-        let object = format!("{} {name}", K::kind(&()));
-        self.delete_by(Api::<K>::all(self.client.clone()), object, &Key::of::<K>("", name), uid).await
-    }
-
-    async fn delete_by<K>(&self, api: Api<K>, object: String, key: &Key, uid: &str) -> Result<(), WriteError>
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-    {
-        let name = key.name().to_owned();
-        let preconditions = Some(Preconditions { resource_version: None, uid: Some(uid.to_owned()) });
-        let params = DeleteParams { preconditions, ..DeleteParams::default() };
-        let request = async move {
-            match api.delete(&name, &params).await {
-                Err(kube::Error::Api(status)) if status.code != 404 => Err(kube::Error::Api(status)),
-                Ok(_) | Err(kube::Error::Api(_)) => Ok(()),
-                Err(error) => Err(error),
-            }
-        };
-        let deleted = self.write(object, request).await;
-        self.seen.forget(key);
-        deleted
     }
 
     /// Writes an Event.

@@ -2,7 +2,7 @@
 //! follows is not known here, and is asked for.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
@@ -31,6 +31,14 @@ impl Key {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+}
+
+/// Kind, namespace and name, as errors tell them.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, namespace, name } = self;
+        if namespace.is_empty() { write!(f, "{kind} {name}") } else { write!(f, "{kind} {namespace}/{name}") }
     }
 }
 

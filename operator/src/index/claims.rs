@@ -13,6 +13,11 @@ use super::scope;
 /// Keeps a MeshConfig until what lies outside of its namespace's garbage collection is gone. Whoever has it is, or was, served.
 pub const FINALIZER: &str = "weft.mesh/cleanup";
 
+/// Whether the MeshConfig stays until what was made for it is gone.
+pub fn is_kept(mesh: &MeshConfig) -> bool {
+    mesh.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
 /// Why a MeshConfig is not served: another one, of another namespace, has what it wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rival {
@@ -54,8 +59,7 @@ pub fn rival<'a>(
     let mut claims: Vec<_> =
         namespaces.iter().filter_map(|namespace| scope::active(meshes.iter().copied(), namespace)).collect();
     claims.sort_by_key(|mesh| {
-        let served = mesh.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-        (!served, mesh.creation_timestamp().map(|time| time.0), mesh.namespace(), mesh.name_any())
+        (!is_kept(mesh), mesh.creation_timestamp().map(|time| time.0), mesh.namespace(), mesh.name_any())
     });
     let mut served: Vec<&Arc<MeshConfig>> = Vec::new();
     for mesh in claims {

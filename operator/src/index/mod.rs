@@ -53,7 +53,7 @@ use strings::Strings;
 /// Shared by all tasks; cloning is cheap.
 #[derive(Clone)]
 pub struct Index {
-    namespace: Arc<str>,
+    pub(crate) namespace: Arc<str>,
     state: Arc<Mutex<State>>,
     /// The kinds whose first full list is still to come.
     awaited: watch_channel::Sender<BTreeSet<&'static str>>,
@@ -249,14 +249,13 @@ impl Index {
         pods
     }
 
-    /// Whoever may hold a listen port: the proxies as their endpoints tell, and as their pods do. Endpoints go with the proxies'
-    /// Service, which somebody may delete, and come after the pods.
-    pub fn holders(&self) -> Vec<ProxyPod> {
+    /// The proxies as their endpoints tell, as their pods do, and as those of `listed` do that no watch has told of yet.
+    pub fn holders(&self, listed: Vec<ProxyFacts>) -> Vec<ProxyPod> {
         let mut holders = self.proxies();
-        let known: BTreeSet<_> = holders.iter().map(|holder| holder.address).collect();
-        for pod in self.proxy_pods() {
+        let mut known: BTreeSet<_> = holders.iter().map(|holder| holder.address).collect();
+        for pod in self.proxy_pods().into_iter().chain(listed.into_iter().map(Arc::new)) {
             let Some(address) = pod.address else { continue };
-            if !known.contains(&address) {
+            if known.insert(address) {
                 holders.push(ProxyPod { node: pod.node.to_string(), address, ready: pod.ready });
             }
         }

@@ -204,8 +204,14 @@ mod tests {
         let take = |phase: &str| {
             let status = json!({"phase": phase, "podIP": "10.0.0.1"});
             let pod = pod(&json!({"nodeName": "n1", "containers": containers()}), &status);
+            let listed = ProxyFacts::of(&pod).into_iter().collect();
             index.take(&PodKind, Event::Apply(pod), &mut None);
-            index.holders().into_iter().map(|holder| holder.address).collect::<Vec<_>>()
+            let addresses = |index: &Index, listed| -> Vec<_> {
+                index.holders(listed).into_iter().map(|holder| holder.address).collect()
+            };
+            let told = addresses(&index, Vec::new());
+            assert_eq!(addresses(&Index::new("weft-system"), listed), told, "a list tells the same");
+            told
         };
         assert_eq!(take("Running"), [IpAddr::from([10, 0, 0, 1])]);
         assert!(index.proxies().is_empty());

@@ -30,7 +30,7 @@ use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
 use crate::dns::facts::services;
 use crate::index::changes::About;
-use crate::index::claims::FINALIZER;
+use crate::index::claims::{FINALIZER, is_kept};
 use crate::watches::Soon;
 
 /// How long mesh names may go on to resolve after the block is out, before the shadows go all the same.
@@ -209,7 +209,7 @@ pub fn owner(mesh: &MeshConfig) -> Value {
 impl Reconciler {
     async fn keep(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
         self.shadows.remove_all(false);
-        if !mesh.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        if !is_kept(mesh) {
             let finalizers: Vec<_> =
                 mesh.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
             self.set_finalizers(mesh, &finalizers).await?;

@@ -3,7 +3,9 @@
 //! What is to be done for a Service is decided for one after the other; the writes that follow are on their way several at a
 //! time, never two for one Service, and a round ends when all of its writes have.
 
+mod affected;
 mod desired;
+mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,8 +14,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Service;
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,11 +26,13 @@ use crate::annotations;
 use crate::apply::WriteError;
 use crate::context::Context;
 use crate::index::changes::About;
-use crate::index::facts::{SHADOW_LABEL, ShadowFacts, fingerprint};
-use crate::index::watch::PAGE;
+use crate::index::claims::is_kept;
+use crate::index::facts::{ShadowFacts, fingerprint};
 use crate::names::ShadowName;
 use crate::ports::{Allocator, NoPort, Record};
+use affected::affected;
 use desired::desired;
+use record::{holders, record};
 
 /// From this minor version on (with major 1) the API server knows `PreferSameNode` without a feature gate of ours (KEP-3015).
 const PREFER_SAME_NODE_SINCE: u32 = 34;
@@ -98,8 +101,9 @@ pub async fn run(ctx: &Context, shadows: &Shadows) {
     let mut mesh = ctx.index.mesh();
     let mut removing = shadows.removing.subscribe();
     loop {
-        // Without a MeshConfig there is nothing to do: its shadows go with it, by their ownerReference.
-        let Some(active) = mesh.borrow_and_update().clone() else {
+        // Without a MeshConfig there is nothing to do: its shadows go with it, by their ownerReference. One that may go at any
+        // moment has none yet: a shadow whose ownerReference somebody takes off would be left by it.
+        let Some(active) = mesh.borrow_and_update().clone().filter(|mesh| is_kept(mesh)) else {
             if mesh.changed().await.is_err() {
                 return;
             }
@@ -135,25 +139,6 @@ async fn prefers_same_node(ctx: &Context) -> bool {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-}
-
-/// The listen ports in use, oldest shadow first. Read from the API server, not from the index: what another leader, or this
-/// one a moment ago, has written must be in it.
-async fn record(ctx: &Context) -> kube::Result<Vec<Record>> {
-    let api: Api<Service> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let mut params = ListParams::default().labels(&format!("{SHADOW_LABEL}=true")).limit(PAGE);
-    let mut shadows = Vec::new();
-    loop {
-        // All pages are of one moment, that of the first.
-        let page = api.list(&params).await?;
-        shadows.extend(page.items.iter().filter_map(|service| ShadowFacts::of_ours(&ctx.namespace, service)));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => break,
-        }
-    }
-    shadows.sort_by(|a, b| (a.created, &a.service).cmp(&(b.created, &b.service)));
-    Ok(shadows.into_iter().map(|shadow| Record { service: shadow.service, ports: shadow.ports }).collect())
 }
 
 struct Worker<'a> {
@@ -248,7 +233,7 @@ impl<'a> Worker<'a> {
                 _ = mesh.changed() => return,
                 _ = removing.changed() => self.everything(),
                 () = sleep_until(next) => self.due(),
-                changed = changes.next() => self.with_those_in_the_way(changed.services),
+                changed = changes.next() => affected(&self.ctx.index, self.failures.keys(), changed.services),
             };
             // Whoever comes after begins with all there is.
             if !self.round(ids, removing, mesh).await {
@@ -295,19 +280,6 @@ impl<'a> Worker<'a> {
     fn due(&mut self) -> BTreeSet<ServiceId> {
         let now = Instant::now();
         self.again.iter().filter(|(_, (at, _))| *at <= now).map(|(id, _)| id.clone()).collect()
-    }
-
-    /// These, and those whose shadows' names somebody's Services had that may be gone now.
-    fn with_those_in_the_way(&self, mut changed: BTreeSet<ServiceId>) -> BTreeSet<ServiceId> {
-        let freed = |id: &&ServiceId| {
-            let shadow = ShadowName::of(id);
-            changed
-                .iter()
-                .any(|other| other.namespace == self.ctx.namespace && &*other.name == shadow.as_str())
-        };
-        let freed: Vec<_> = self.failures.keys().filter(freed).cloned().collect();
-        changed.extend(freed);
-        changed
     }
 
     fn everything(&self) -> BTreeSet<ServiceId> {
@@ -398,9 +370,14 @@ impl<'a> Worker<'a> {
         }
         self.asked = true;
         let question = self.allocator.question();
-        let told = self.ctx.outside.ask_proxies(self.ctx.index.holders()).await;
-        if let Some(held) = proxies::held_ports(&told) {
-            self.allocator.confirm(&question, &held);
+        match holders(self.ctx).await {
+            Ok(holders) => {
+                let told = self.ctx.outside.ask_proxies(holders).await;
+                if let Some(held) = proxies::held_ports(&told) {
+                    self.allocator.confirm(&question, &held);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the pods of the proxies cannot be listed"),
         }
         self.allocator.allocate(service, port)
     }

@@ -102,6 +102,11 @@ impl ApiServer {
         self.lock().refusals.push(Refusal { method, path, status, times });
     }
 
+    /// From now on nothing is refused.
+    pub(crate) fn refuse_no_more(&self) {
+        self.lock().refusals.clear();
+    }
+
     /// Every request so far but watches, as "METHOD path".
     pub(crate) fn requests(&self) -> Vec<String> {
         self.lock().requests.clone()

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::api::ApiServer;
 use super::{
-    CART, COREDNS, COREFILE, MESH, a_mesh, a_service, cluster, condition, corefile, operator, reason,
+    CART, COREDNS, COREFILE, MESH, a_mesh, a_service, cluster, condition, corefile, operator, reason, resign,
     standing_mesh, two_more_looks, until,
 };
 
@@ -125,6 +125,27 @@ async fn a_node_local_cache_is_told_as_well_and_left_as_it_was() {
     api.delete(MESH);
     until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
     assert_eq!((cache().as_str(), corefile(&api).as_str()), (CACHE, COREFILE));
+}
+
+/// The leader before put the lines in, for a spec that is no more, and ended before it could say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_a_time_in_between_are_taken_out_where_dns_is_to_be_left_alone() {
+    let (api, client) = cluster().await;
+    let alone = json!({"dns": {"provider": "None"}});
+    api.put(MESH, a_mesh(&alone));
+    let first = operator(client.clone());
+    until("Manual", &api, || (reason(&api, MESH, "DNSConfigured")? == "Manual").then_some(())).await;
+    resign(&api, &first).await;
+    let status = api.get(MESH).unwrap()["status"].clone();
+
+    api.edit(MESH, |mesh| mesh["spec"] = json!({}));
+    let second = operator(client.clone());
+    until("lines", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
+    resign(&api, &second).await;
+
+    api.edit(MESH, |mesh| (mesh["spec"], mesh["status"]) = (alone, status));
+    let _third = operator(client);
+    until("the Corefile as it was", &api, || (corefile(&api) == COREFILE).then_some(())).await;
 }
 
 /// Whenever our lines are in, `who` puts back what was there, as a controller does.

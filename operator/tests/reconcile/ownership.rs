@@ -151,6 +151,19 @@ async fn a_shadow_made_unrecognizable_comes_back_or_goes_with_its_service() {
     }
 }
 
+/// It would be left, should somebody take its owner off and the MeshConfig go before it is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn before_a_meshconfig_is_kept_nothing_is_made_for_it() {
+    let (api, client) = cluster().await;
+    api.refuse("PATCH", MESH, 500, "not now", 1000);
+    api.put(MESH, a_mesh(&json!({})));
+    let operator = operator(client);
+    two_more_looks(&api, &operator).await;
+    assert!(api.get(SHADOW).is_none() && api.get(DAEMONSET).is_none(), "{:?}", api.writes());
+    api.refuse_no_more();
+    until("shadow", &api, || api.get(SHADOW)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn somebodys_daemonset_of_our_name_is_left_alone_and_told_of() {
     let (api, client) = cluster().await;
@@ -226,13 +239,6 @@ async fn left_behind() -> (ApiServer, kube::Client) {
     two_more_looks(&api, &operator).await;
     resign(&api, &operator).await;
     (api, client)
-}
-
-/// It gives the Lease back; nobody takes it.
-async fn resign(api: &ApiServer, operator: &Operator) {
-    operator.stop.send_replace(true);
-    until("the lead given up", api, || (operator.metrics.leading.get() == 0).then_some(())).await;
-    until("given back", api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "").then_some(())).await;
 }
 
 fn clean_up(client: &kube::Client, force: bool) -> Cleanup<'static> {

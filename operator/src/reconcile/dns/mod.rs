@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::json;
@@ -146,11 +147,17 @@ impl Keeper {
     }
 }
 
-/// Takes out what may be there from the time before DNS was to be left alone: once, until the status says so. Where the chart
+/// Takes out what may be there from the time before DNS was to be left alone: once, until the status says so of this spec. What
+/// it says of an older one may be from before a time in which DNS was not left alone. Where the chart
 /// gave no right to a `ConfigMap` there never was a line.
 async fn leave_alone(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Result<(), DnsError> {
     let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
-    if conditions.any(|c| c.type_ == status::DNS_CONFIGURED && c.reason == status::MANUAL) {
+    let is_done = |c: &Condition| {
+        c.type_ == status::DNS_CONFIGURED
+            && c.reason == status::MANUAL
+            && c.observed_generation == mesh.metadata.generation
+    };
+    if conditions.any(is_done) {
         return Ok(());
     }
     take_out(ctx, mesh, memory).await.map(|_| ())

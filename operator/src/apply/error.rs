@@ -1,0 +1,49 @@
+//! Why a write did not happen.
+
+/// Why a write did not happen. The text names the object.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Another replica leads, or may.
+    #[error("not writing {0}: this replica does not lead")]
+    NotLeader(String),
+    /// It is somebody else's.
+    #[error(
+        "{0} is there already and was not made by Weft, so it is left alone: delete it or give it another name"
+    )]
+    Foreign(String),
+    /// Nobody knows whether it was written; the next look tells.
+    #[error("{0}: the API server did not answer in time")]
+    Unanswered(String),
+    /// The API server refused.
+    #[error("{object}: {source}")]
+    Api {
+        /// Kind, namespace and name.
+        object: String,
+        /// What it said.
+        source: kube::Error,
+    },
+    /// The object cannot be put into JSON.
+    #[error("{object}: {source}")]
+    Encoding {
+        /// Kind, namespace and name.
+        object: String,
+        /// What the encoder said.
+        source: serde_json::Error,
+    },
+}
+
+impl WriteError {
+    /// Whether somebody else wrote in between: looking again helps.
+    pub fn is_conflict(&self) -> bool {
+        self.has_code(409)
+    }
+
+    /// Whether the object would not be a valid one.
+    pub(super) fn is_invalid(&self) -> bool {
+        self.has_code(422)
+    }
+
+    fn has_code(&self, code: u16) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == code)
+    }
+}
