@@ -136,9 +136,10 @@ impl Seen {
         }
     }
 
-    /// What was found when it was asked for.
+    /// What was found when it was asked for. Should the watch have told meanwhile, that is no older, and this may be: an answer
+    /// takes its time, and what was put in the place of something newer would stay until the next change.
     pub(super) fn looked<K: Serialize>(&self, key: &Key, object: Option<&K>) {
-        if let Some(followed) = self.lock().get_mut(key) {
+        if let Some(followed) = self.lock().get_mut(key).filter(|followed| followed.live == Sight::Unknown) {
             *followed = Followed { live: Sight::of(object), ahead: None };
         }
     }
@@ -283,5 +284,15 @@ mod tests {
         assert_eq!(text(&seen, &key), "unknown", "it has to be asked for");
         seen.looked(&key, Some(&map(2, "y")));
         assert_eq!(text(&seen, &key), "y");
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_is_not_put_over_what_the_watch_has_told() {
+        let (seen, key) = followed();
+        seen.told(&key, Some(&map(3, "later")));
+        seen.looked(&key, Some(&map(2, "as it was when asked for")));
+        assert_eq!(text(&seen, &key), "later");
+        seen.looked::<ConfigMap>(&key, None);
+        assert_eq!(text(&seen, &key), "later");
     }
 }
