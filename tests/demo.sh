@@ -32,7 +32,12 @@ step "3. Weft, by its Helm chart, into a namespace that enforces Pod Security 'r
 apply -f - <<YAML | indent
 apiVersion: v1
 kind: Namespace
-metadata: {name: weft-system, labels: {pod-security.kubernetes.io/enforce: restricted}}
+metadata:
+  name: weft-system
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+    # The tests may take it away.
+    weft.mesh/made-by-a-test: "true"
 YAML
 # The annotation makes new pods when the images changed under their tag.
 helm upgrade --install weft charts/weft --namespace weft-system --wait --timeout 120s \

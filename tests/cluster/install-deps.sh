@@ -5,6 +5,7 @@ set -euo pipefail
 # file or command:package
 needs=(
   runc:runc iptables:iptables nft:nftables conntrack:conntrack ip:iproute2 sysctl:procps nsenter:util-linux # nodes
+  column:bsdextrautils # demo.sh
   /etc/protocols:netbase # without it a kube-proxy that restarts loses Services
   /usr/include/stdlib.h:libc6-dev openssl:openssl jq:jq python3:python3 curl:curl # these scripts
   /usr/bin/busybox:busybox-static # smoke.sh; the other busybox of Debian's is not static

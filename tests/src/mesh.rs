@@ -18,6 +18,7 @@ use crate::Result;
 use crate::afterwards::afterwards;
 use crate::cluster::Cluster;
 use crate::exec::PodRef;
+use crate::node::Embedded;
 use crate::turns::Party;
 use crate::wait::{self, Seen, seconds};
 use crate::workloads::{image_registry, image_tag, is_ready, remove_namespace};
@@ -30,7 +31,7 @@ const PROXIES: &str = "app.kubernetes.io/name=weft-proxy";
 const OPERATORS: &str = "app.kubernetes.io/name=weft,app.kubernetes.io/component=operator";
 /// Name of our CRD.
 const CRD: &str = "meshconfigs.weft.mesh";
-/// Label of a CRD that a test has made.
+/// Label of a CRD or a namespace that a test, or the demo, has made.
 pub const MADE_BY_A_TEST: &str = "weft.mesh/made-by-a-test";
 /// Name of the Helm release and of the MeshConfig.
 const NAME: &str = "weft";
@@ -136,7 +137,8 @@ async fn restricted(cluster: &Cluster, name: &str) -> Result {
     let namespace = json!({
         "apiVersion": "v1",
         "kind": "Namespace",
-        "metadata": { "name": name, "labels": { "pod-security.kubernetes.io/enforce": "restricted" } },
+        "metadata": { "name": name,
+            "labels": { "pod-security.kubernetes.io/enforce": "restricted", MADE_BY_A_TEST: "true" } },
     });
     let params = PatchParams::apply("weft-tests").force();
     cluster.all::<Namespace>().patch(name, &params, &Patch::Apply(namespace)).await?;
@@ -160,8 +162,25 @@ async fn helm_release(command: &str, chart: &str, namespace: &str, tag: &str, va
     helm(&args).await.map(|_| ())
 }
 
+/// On a cluster of somebody's own: whether the Weft there is one that only tests need.
+async fn may_be_taken_away(cluster: &Cluster) -> Result {
+    if Embedded::is_under_test() {
+        return Ok(());
+    }
+    let there = cluster.all::<Namespace>().get_opt(NAMESPACE).await?;
+    if there.is_some_and(|namespace| !namespace.labels().contains_key(MADE_BY_A_TEST)) {
+        return Err(format!(
+            "namespace {NAMESPACE} was made by no test: the tests install and remove Weft, its CRD and with it every MeshConfig of the \
+             cluster. Use another cluster; or, if nobody needs this Weft: kubectl label namespace {NAMESPACE} {MADE_BY_A_TEST}=true"
+        )
+        .into());
+    }
+    Ok(())
+}
+
 /// Uninstalls the release, if there is one, and removes the namespace and the CRD, which Helm leaves.
 pub async fn uninstall(cluster: &Cluster) -> Result {
+    may_be_taken_away(cluster).await?;
     let releases = helm(&["list", "--all", "--short", "--namespace", NAMESPACE]).await?;
     if releases.lines().any(|release| release == NAME) {
         helm_uninstall().await?;

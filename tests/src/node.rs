@@ -28,11 +28,20 @@ pub struct Process {
 impl Embedded {
     /// The embedded cluster, if that is the one under test; otherwise says that `what` is not proven here.
     pub fn needed_for(what: &str) -> Option<Self> {
-        let state = std::env::var_os("WEFT_CLUSTER_STATE").map(PathBuf::from);
+        let state = Self::state();
         if state.is_none() {
             eprintln!("NOT PROVEN on this cluster, only on the embedded one: {what}");
         }
         state.map(|state| Self { state })
+    }
+
+    /// Whether it is the one under test.
+    pub(crate) fn is_under_test() -> bool {
+        Self::state().is_some()
+    }
+
+    fn state() -> Option<PathBuf> {
+        std::env::var_os("WEFT_CLUSTER_STATE").map(PathBuf::from)
     }
 
     pub(crate) async fn on_node(&self, node: &str, script: &str) -> Result<String> {
