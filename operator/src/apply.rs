@@ -33,7 +33,7 @@ use seen::{Key, Sight};
 /// The name our fields are owned under.
 pub const FIELD_MANAGER: &str = "weft-operator";
 /// How long a question may take.
-const READ: Duration = Duration::from_secs(5);
+pub(crate) const READ: Duration = Duration::from_secs(5);
 
 /// Writes, while this replica leads.
 #[derive(Clone)]

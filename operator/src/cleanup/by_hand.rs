@@ -17,7 +17,7 @@ use super::{CleanupError, LOOK, list};
 use crate::apply::{Writer, made_by_us};
 use crate::context::Context;
 use crate::dns::check::{self, Answer};
-use crate::index::claims::FINALIZER;
+use crate::index::claims::{FINALIZER, is_kept};
 use crate::index::facts::SHADOW_LABEL;
 use crate::index::kinds::ServiceKind;
 use crate::lease::Fence;
@@ -134,10 +134,6 @@ async fn let_go(ctx: &Context, mesh: &MeshConfig) -> Result<(), CleanupError> {
     let patch = json!({"metadata": {"resourceVersion": version, "finalizers": others}});
     ctx.writer.merge::<MeshConfig>(&ctx.namespace, &mesh.name_any(), &patch).await?;
     Ok(())
-}
-
-fn is_kept(mesh: &MeshConfig) -> bool {
-    mesh.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 /// One that yielded to another has no say in DNS: the block there is the other's.

@@ -101,9 +101,8 @@ pub async fn run(ctx: &Context, shadows: &Shadows) {
     let mut mesh = ctx.index.mesh();
     let mut removing = shadows.removing.subscribe();
     loop {
-        // Without a MeshConfig there is nothing to do: its shadows go with it, by their ownerReference. One that may go at any
-        // moment has none yet: a shadow whose ownerReference somebody takes off would be left by it.
-        let Some(active) = mesh.borrow_and_update().clone().filter(|mesh| is_kept(mesh)) else {
+        // Without a MeshConfig there is nothing to do: its shadows go with it, by their ownerReference.
+        let Some(active) = mesh.borrow_and_update().clone() else {
             if mesh.changed().await.is_err() {
                 return;
             }
@@ -144,6 +143,9 @@ async fn prefers_same_node(ctx: &Context) -> bool {
 struct Worker<'a> {
     ctx: &'a Context,
     shadows: &'a Shadows,
+    /// The MeshConfig stays until its shadows are gone. One that may go at any moment gets none: a shadow whose ownerReference
+    /// somebody takes off would be left.
+    kept: bool,
     owner: Value,
     prefer_same_node: bool,
     allocator: Allocator,
@@ -215,7 +217,18 @@ impl<'a> Worker<'a> {
         let allocator = Allocator::new(range.from, range.to, record);
         let owner = super::meshconfig::owner(mesh);
         let (again, failures) = Default::default();
-        Self { ctx, shadows, owner, prefer_same_node: same_node, allocator, asked: false, again, failures }
+        let kept = is_kept(mesh);
+        Self {
+            ctx,
+            shadows,
+            kept,
+            owner,
+            prefer_same_node: same_node,
+            allocator,
+            asked: false,
+            again,
+            failures,
+        }
     }
 
     /// Returns when the MeshConfig has changed, but never amid a write: what is not in the record yet is about to be.
@@ -315,12 +328,12 @@ impl<'a> Worker<'a> {
         let mut desired: Service =
             serde_json::from_value(desired).map_err(|error| ShadowError::Object(id.clone(), error))?;
         let step = match self.ctx.index.shadow(id) {
-            None => Step::Create(Box::new(desired)),
+            None if self.kept => Step::Create(Box::new(desired)),
             Some(live) if live.fingerprint != fingerprint(&desired) => {
                 desired.metadata.uid = Some(live.uid.to_string());
                 Step::Change(Box::new(desired))
             }
-            Some(_) => Step::Nothing,
+            None | Some(_) => Step::Nothing,
         };
         Ok((step, ports.iter().map(|(port, _)| port.port).collect()))
     }

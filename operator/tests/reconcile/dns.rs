@@ -127,25 +127,37 @@ async fn a_node_local_cache_is_told_as_well_and_left_as_it_was() {
     assert_eq!((cache().as_str(), corefile(&api).as_str()), (CACHE, COREFILE));
 }
 
-/// The leader before put the lines in, for a spec that is no more, and ended before it could say so.
+/// What stands there for the mesh domains is the user's then, though it looks like ours.
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_of_a_time_in_between_are_taken_out_where_dns_is_to_be_left_alone() {
-    let (api, client) = cluster().await;
-    let alone = json!({"dns": {"provider": "None"}});
-    api.put(MESH, a_mesh(&alone));
-    let first = operator(client.clone());
+async fn where_dns_is_left_alone_the_users_own_lines_stay() {
+    let (api, operator) = standing_mesh(json!({})).await;
+    let lines = corefile(&api);
+    api.edit(MESH, |mesh| mesh["spec"] = json!({"dns": {"provider": "None"}}));
     until("Manual", &api, || (reason(&api, MESH, "DNSConfigured")? == "Manual").then_some(())).await;
-    resign(&api, &first).await;
-    let status = api.get(MESH).unwrap()["status"].clone();
+    assert_eq!(corefile(&api), COREFILE);
+    api.edit(COREDNS, |map| map["data"]["Corefile"] = json!(lines));
+    api.edit(MESH, |mesh| mesh["spec"] = json!({"dns": {"provider": "None"}, "proxy": {"image": "mine:2"}}));
+    two_more_looks(&api, &operator).await;
+    api.delete(MESH);
+    until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
+    assert_eq!(corefile(&api), lines);
+}
 
+/// Whoever ends between the two leaves lines that the next one knows of.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_dns_is_no_longer_left_alone_is_said_before_it_is_done() {
+    let (api, client) = cluster().await;
+    api.put(MESH, a_mesh(&json!({"dns": {"provider": "None"}})));
+    let operator = operator(client);
+    until("Manual", &api, || (reason(&api, MESH, "DNSConfigured")? == "Manual").then_some(())).await;
+    two_more_looks(&api, &operator).await;
+    api.refuse("PATCH", &format!("{MESH}/status"), 500, "not now", 1000);
     api.edit(MESH, |mesh| mesh["spec"] = json!({}));
-    let second = operator(client.clone());
+    two_more_looks(&api, &operator).await;
+    assert_eq!(corefile(&api), COREFILE);
+    api.refuse_no_more();
     until("lines", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
-    resign(&api, &second).await;
-
-    api.edit(MESH, |mesh| (mesh["spec"], mesh["status"]) = (alone, status));
-    let _third = operator(client);
-    until("the Corefile as it was", &api, || (corefile(&api) == COREFILE).then_some(())).await;
+    assert_ne!(reason(&api, MESH, "DNSConfigured").as_deref(), Some("Manual"));
 }
 
 /// Whenever our lines are in, `who` puts back what was there, as a controller does.

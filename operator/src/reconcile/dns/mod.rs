@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::json;
@@ -119,6 +118,11 @@ impl Keeper {
             return Standing { found, state };
         }
         let mut told = DnsFound::default();
+        if is_left_alone(mesh) {
+            // Said first: whoever ends between the two leaves lines that the next knows of.
+            let state = DnsState::Propagating("the mesh domains are about to be added".to_owned());
+            return Standing { found: told, state };
+        }
         let state = match tell(ctx, mesh, memory, &mut told).await {
             Ok(state) => state,
             Err(DnsError::Write(error)) if error.is_conflict() => {
@@ -147,20 +151,20 @@ impl Keeper {
     }
 }
 
-/// Takes out what may be there from the time before DNS was to be left alone: once, until the status says so of this spec. What
-/// it says of an older one may be from before a time in which DNS was not left alone. Where the chart
+/// Takes out what may be there from the time before DNS was to be left alone: once, until the status says so. From then on lines
+/// that look like ours are the user's, and while it says so we write none. Where the chart
 /// gave no right to a `ConfigMap` there never was a line.
 async fn leave_alone(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Result<(), DnsError> {
-    let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
-    let is_done = |c: &Condition| {
-        c.type_ == status::DNS_CONFIGURED
-            && c.reason == status::MANUAL
-            && c.observed_generation == mesh.metadata.generation
-    };
-    if conditions.any(is_done) {
+    if is_left_alone(mesh) {
         return Ok(());
     }
     take_out(ctx, mesh, memory).await.map(|_| ())
+}
+
+/// Whether the status says that DNS is left alone. There are no lines of ours then.
+fn is_left_alone(mesh: &MeshConfig) -> bool {
+    let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|c| c.type_ == status::DNS_CONFIGURED && c.reason == status::MANUAL)
 }
 
 /// Takes our lines out of every `ConfigMap` that we may read.

@@ -7,7 +7,9 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
+use crate::apply::READ;
 use crate::context::Context;
 use crate::index::ProxyPod;
 use crate::index::facts::{SHADOW_LABEL, ShadowFacts};
@@ -38,7 +40,10 @@ where
     let mut params = params.limit(PAGE);
     let mut all = Vec::new();
     loop {
-        let page = api.list(&params).await?;
+        let Ok(page) = timeout(READ, api.list(&params)).await else {
+            return Err(kube::Error::Service("no answer in time".into()));
+        };
+        let page = page?;
         all.extend(page.items.iter().filter_map(&of));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),

@@ -19,7 +19,7 @@ pub(crate) struct Unsent(Failure);
 
 impl std::fmt::Display for Unsent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "not sent: {}", self.0)
+        write!(f, "not sent, or not looked at: {}", self.0)
     }
 }
 
@@ -81,7 +81,7 @@ impl Connection {
         ready.ok().map(|()| self)
     }
 
-    /// Sends a request and reads the whole answer. Fails with [`Unsent`] when the server closed the connection before.
+    /// Sends a request and reads the whole answer. Fails with [`Unsent`] when the server said goodbye before it looked at it.
     pub(crate) async fn ask(&mut self, shape: &Shape) -> Result<Answer, Failure> {
         let (leave, informational) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
         let wait = shape.upload.as_ref().and_then(|upload| upload.expect_continue);
@@ -116,5 +116,47 @@ impl Connection {
         let informational =
             std::mem::take(&mut *informational.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Answer { status: head.status, version: head.version, headers: head.headers, informational, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::Target;
+    use super::*;
+
+    /// Frames: SETTINGS, empty; GOAWAY without an error, the last stream to follow.
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: [u8; 9] = [0, 0, 8, 7, 0, 0, 0, 0, 0];
+
+    /// Whether a request, of stream 1, is taken for unsent when the server says that `last` is the last it has looked at.
+    async fn is_unsent(last: u32) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&SETTINGS).await.unwrap();
+            // HEADERS of stream 1, with or without a body to follow.
+            let is_request =
+                |bytes: &[u8]| bytes[0] == 1 && matches!(bytes[1], 4 | 5) && bytes[2..] == [0, 0, 0, 1];
+            let mut seen = Vec::new();
+            while !seen.windows(6).any(is_request) {
+                assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
+            }
+            let farewell = [&GOAWAY[..], &last.to_be_bytes(), &[0; 4]].concat();
+            stream.write_all(&farewell).await.unwrap();
+        });
+        let patience = Duration::from_secs(5);
+        let mut connection = Connection::open(address.ip(), address.port(), true, patience).await.unwrap();
+        let shape = Shape { h2c: true, ..Shape::get(&Target::parse(&format!("http://{address}/")).unwrap()) };
+        connection.ask(&shape).await.unwrap_err().is::<Unsent>()
+    }
+
+    #[tokio::test]
+    async fn only_what_the_server_has_not_looked_at_is_unsent() {
+        assert!(is_unsent(0).await);
+        assert!(!is_unsent(1).await, "it may have been carried out");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,7 @@ pub(super) struct Client {
     /// First in, first out, so that all of them stay in use.
     idle: Mutex<VecDeque<Connection>>,
     opened: AtomicUsize,
+    resent: AtomicU64,
 }
 
 impl Client {
@@ -81,17 +82,24 @@ impl Client {
         keep: Option<usize>,
         patience: Duration,
     ) -> Self {
-        let (idle, opened) = Default::default();
-        Self { addresses, port, shape, keep, patience, idle, opened }
+        let (idle, opened, resent) = Default::default();
+        Self { addresses, port, shape, keep, patience, idle, opened, resent }
+    }
+
+    /// How many requests went to another connection, see [`Client::ask`].
+    pub(super) fn resent(&self) -> u64 {
+        self.resent.load(Relaxed)
     }
 
     /// One request, on a connection that is open or a new one. Where the server closed the connection between two requests, and
-    /// nothing of the second was sent, it goes to another connection, as with every client that keeps connections.
+    /// has not looked at the second ([`Unsent`]), it goes to another connection, as with every client that keeps connections.
     pub(super) async fn ask(&self) -> Result<Answer, Failure> {
         loop {
             if let Some(connection) = self.idle_connection().await {
                 match self.ask_on(connection).await {
-                    Err(error) if error.is::<Unsent>() => (),
+                    Err(error) if error.is::<Unsent>() => {
+                        self.resent.fetch_add(1, Relaxed);
+                    }
                     answer => return answer,
                 }
             } else {

@@ -1,5 +1,6 @@
 //! Open-loop load: requests leave at fixed times, whatever became of those before, and a late answer counts from the time
-//! its request should have left. Nothing is retried, so that every failure a client could see is seen.
+//! its request should have left. Nothing is retried that a server may have looked at, so that every failure a client could see is
+//! seen; what it said goodbye to before is sent again, as every client does, and counted.
 
 mod clients;
 mod tally;
@@ -86,15 +87,17 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         let shape = Shape { method: args.method.clone(), h2c, ..Shape::get(&target) };
         let keep = (mode != Mode::NewConnection).then_some(args.connections);
         let patience = Duration::from_millis(args.timeout);
-        let client = Client::new(Arc::clone(&addresses), target.port, shape, keep, patience);
+        let client = Arc::new(Client::new(Arc::clone(&addresses), target.port, shape, keep, patience));
         let tally = Tally::new(mode.name(), &args.expect);
-        runs.push(tokio::spawn(drive(args.rps, patience, Arc::new(client), Arc::new(tally), ended.clone())));
+        let run = drive(args.rps, patience, Arc::clone(&client), Arc::new(tally), ended.clone());
+        runs.push((client, tokio::spawn(run)));
     }
     args.until.wait().await?;
     let _ = end.send(true);
     let mut reports = Vec::new();
-    for run in runs {
+    for (client, run) in runs {
         let mut report = run.await?.report();
+        report["resent"] = json!(client.resent());
         report["dns_failures"] = json!(addresses.failures());
         reports.push(report);
     }
