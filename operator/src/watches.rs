@@ -32,19 +32,19 @@ where
             tokio::time::sleep(FORBIDDEN).await;
         }
         let event = events.next().await?;
-        let forbidden = event.as_ref().is_err_and(|error| is_forbidden(error));
+        let forbidden = event.as_ref().is_err_and(is_forbidden);
         Some((event, (events, forbidden)))
     })
 }
 
 fn is_forbidden(error: &Error) -> bool {
-    let code = match error {
-        Error::InitialListFailed(kube::Error::Api(status))
-        | Error::WatchStartFailed(kube::Error::Api(status)) => status.code,
-        Error::WatchError(status) => status.code,
-        _ => return false,
-    };
-    code == 403
+    use kube::Error::Api;
+    match error {
+        Error::InitialListFailed(Api(status))
+        | Error::WatchStartFailed(Api(status))
+        | Error::WatchError(status) => status.code == 403,
+        _ => false,
+    }
 }
 
 /// The library's waits, none longer than [`LONGEST`].
