@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::api::ApiServer;
 use super::{
-    CART, COREDNS, COREFILE, MESH, a_mesh, a_service, cluster, condition, corefile, operator, reason, resign,
+    CART, COREDNS, COREFILE, MESH, a_mesh, a_service, cluster, condition, corefile, operator, reason,
     standing_mesh, two_more_looks, until,
 };
 

@@ -103,13 +103,6 @@ async fn two_more_looks(api: &ApiServer, operator: &Operator) {
     until("two reconciliations", api, || (looks() >= enough).then_some(())).await;
 }
 
-/// It gives the Lease back; nobody takes it.
-async fn resign(api: &ApiServer, operator: &Operator) {
-    operator.stop.send_replace(true);
-    until("its end", api, || operator.task.is_finished().then_some(())).await;
-    until("given back", api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "").then_some(())).await;
-}
-
 fn condition(object: &Value, kind: &str) -> Option<(String, String, String)> {
     let conditions = object["status"]["conditions"].as_array()?;
     let found = conditions.iter().find(|condition| condition["type"] == kind)?;

@@ -241,6 +241,13 @@ async fn left_behind() -> (ApiServer, kube::Client) {
     (api, client)
 }
 
+/// It gives the Lease back; nobody takes it.
+async fn resign(api: &ApiServer, operator: &Operator) {
+    operator.stop.send_replace(true);
+    until("its end", api, || operator.task.is_finished().then_some(())).await;
+    until("given back", api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "").then_some(())).await;
+}
+
 fn clean_up(client: &kube::Client, force: bool) -> Cleanup<'static> {
     let (client, writing) = (client.clone(), client.clone());
     let patience = Duration::from_secs(60);
