@@ -5,6 +5,7 @@
 //! another Service while somebody still has the old meaning would carry requests to the wrong Service.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use weft_config::ServiceId;
 
@@ -104,10 +105,18 @@ impl Allocator {
         Ok(listen_port)
     }
 
+    /// Whether `service` has any.
+    pub fn owns_any(&self, service: &ServiceId) -> bool {
+        self.by_owner.range(Self::of(service)).next().is_some()
+    }
+
+    fn of(service: &ServiceId) -> RangeInclusive<Owner> {
+        (service.clone(), 0)..=(service.clone(), u16::MAX)
+    }
+
     /// Gives back the ports of `service` except those in `keep`. They are in doubt from now on.
     pub fn release_except(&mut self, service: &ServiceId, keep: &[u16]) {
-        let of_service = (service.clone(), 0)..=(service.clone(), u16::MAX);
-        let gone = self.by_owner.range(of_service).map(|(owner, _)| owner);
+        let gone = self.by_owner.range(Self::of(service)).map(|(owner, _)| owner);
         let gone: Vec<_> = gone.filter(|(_, port)| !keep.contains(port)).cloned().collect();
         for owner in gone {
             if let Some(listen_port) = self.by_owner.remove(&owner) {

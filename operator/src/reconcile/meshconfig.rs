@@ -208,7 +208,7 @@ pub fn owner(mesh: &MeshConfig) -> Value {
 
 impl Reconciler {
     async fn keep(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
-        self.shadows.remove_all(false);
+        self.shadows.remove_all_of(None);
         if !is_kept(mesh) {
             let finalizers: Vec<_> =
                 mesh.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
@@ -327,7 +327,7 @@ impl Reconciler {
                 self.event(mesh, EventType::Warning, "DNSNotRemoved", note).await;
             }
         }
-        self.shadows.remove_all(true);
+        self.shadows.remove_all_of(mesh.uid());
         if !self.ctx.index.shadows().is_empty() || !self.ctx.index.strays().is_empty() {
             return Ok(Action::requeue(Duration::from_millis(200)));
         }

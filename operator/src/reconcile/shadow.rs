@@ -46,8 +46,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Shadows {
     counts: watch::Sender<Counts>,
-    /// Set while the mesh is being removed: every shadow goes.
-    removing: watch::Sender<bool>,
+    /// The MeshConfig, by its uid, that is being removed: every shadow goes. Of another one that comes meanwhile none does.
+    removing: watch::Sender<Option<String>>,
 }
 
 /// For the status.
@@ -63,7 +63,7 @@ pub struct Counts {
 
 impl Default for Shadows {
     fn default() -> Self {
-        Self { counts: watch::Sender::default(), removing: watch::Sender::new(false) }
+        Self { counts: watch::Sender::default(), removing: watch::Sender::default() }
     }
 }
 
@@ -78,9 +78,9 @@ impl Shadows {
         self.counts.subscribe()
     }
 
-    /// From now on every shadow is removed; or no longer.
-    pub fn remove_all(&self, remove: bool) {
-        self.removing.send_if_modified(|removing| std::mem::replace(removing, remove) != remove);
+    /// From now on every shadow is removed, while the MeshConfig with this uid is served; or no longer.
+    pub fn remove_all_of(&self, mesh: Option<String>) {
+        self.removing.send_if_modified(|removing| std::mem::replace(removing, mesh.clone()) != mesh);
     }
 }
 
@@ -146,6 +146,8 @@ struct Worker<'a> {
     /// The MeshConfig stays until its shadows are gone. One that may go at any moment gets none: a shadow whose ownerReference
     /// somebody takes off would be left.
     kept: bool,
+    /// Its uid.
+    mesh: Option<String>,
     owner: Value,
     prefer_same_node: bool,
     allocator: Allocator,
@@ -217,11 +219,12 @@ impl<'a> Worker<'a> {
         let allocator = Allocator::new(range.from, range.to, record);
         let owner = super::meshconfig::owner(mesh);
         let (again, failures) = Default::default();
-        let kept = is_kept(mesh);
+        let (kept, mesh) = (is_kept(mesh), mesh.uid());
         Self {
             ctx,
             shadows,
             kept,
+            mesh,
             owner,
             prefer_same_node: same_node,
             allocator,
@@ -234,7 +237,7 @@ impl<'a> Worker<'a> {
     /// Returns when the MeshConfig has changed, but never amid a write: what is not in the record yet is about to be.
     async fn run(
         &mut self,
-        removing: &mut watch::Receiver<bool>,
+        removing: &mut watch::Receiver<Option<String>>,
         mesh: &mut watch::Receiver<Option<Arc<MeshConfig>>>,
     ) {
         let changes = self.ctx.index.changes(About::Services);
@@ -260,7 +263,7 @@ impl<'a> Worker<'a> {
     async fn round(
         &mut self,
         ids: BTreeSet<ServiceId>,
-        removing: &watch::Receiver<bool>,
+        removing: &watch::Receiver<Option<String>>,
         mesh: &watch::Receiver<Option<Arc<MeshConfig>>>,
     ) -> bool {
         let ctx = self.ctx;
@@ -277,7 +280,7 @@ impl<'a> Worker<'a> {
             if changed() {
                 break;
             }
-            let removing = *removing.borrow();
+            let removing = self.mesh.is_some() && *removing.borrow() == self.mesh;
             match self.decide(&id, removing).await {
                 Ok((Step::Nothing, keep)) => self.settle(id, &keep, Ok(())),
                 Ok((step, keep)) => writes.push(write(ctx, step, id, keep)),
@@ -318,7 +321,11 @@ impl<'a> Worker<'a> {
     /// What is to be written for a Service, and the ports it keeps once that is done.
     async fn decide(&mut self, id: &ServiceId, removing: bool) -> Result<(Step, Vec<u16>), ShadowError> {
         let Some(service) = self.ctx.index.meshed(id).filter(|_| !removing) else {
-            return Ok((self.unwanted(id, removing), Vec::new()));
+            let step = match self.unwanted(id, removing) {
+                Step::Nothing if self.allocator.owns_any(id) => self.unseen(id).await?,
+                step => step,
+            };
+            return Ok((step, Vec::new()));
         };
         let mut ports = Vec::new();
         for port in annotations::carried(&service, &self.ctx.index.defaults()) {
@@ -336,6 +343,18 @@ impl<'a> Worker<'a> {
             None | Some(_) => Step::Nothing,
         };
         Ok((step, ports.iter().map(|(port, _)| port.port).collect()))
+    }
+
+    /// The record has a shadow of `id` that the index does not: it may have gone, or the watch has not told of it yet. Only in
+    /// the first case are its ports free.
+    async fn unseen(&self, id: &ServiceId) -> Result<Step, ShadowError> {
+        let (namespace, name) = (&*self.ctx.namespace, ShadowName::of(id));
+        let read = self.ctx.writer.read::<Service>(namespace, name.as_str()).await;
+        let object = || format!("Service {namespace}/{}", name.as_str());
+        let live = read.map_err(|source| WriteError::Api { object: object(), source })?;
+        let ours = live.and_then(|live| ShadowFacts::of_ours(namespace, &live));
+        let ours = ours.filter(|shadow| shadow.service == *id);
+        Ok(ours.map_or(Step::Nothing, |shadow| Step::Delete(shadow.name, shadow.uid)))
     }
 
     /// The shadow goes that is there although `id` is not in the mesh; or `id` itself, when it is one that somebody has made

@@ -47,7 +47,8 @@ fn a_service_is_shown_with_its_shadow_endpoints_and_problems() {
 #[test]
 fn every_node_is_shown_with_what_it_holds_and_who_serves_it() {
     cluster::side_by_side(|cluster| async move {
-        mesh::installed(&cluster).await?;
+        // Something to hold: without a Service in the mesh there is nothing.
+        let stage = stage(&cluster, "e2e-state-nodes").await?;
         let nodes = wait::until("every node is in step", seconds(30), async || {
             let nodes = debug::json(&cluster, "/debug/nodes").await?;
             let all = nodes.as_array().ok_or("no list")?.clone();
@@ -64,7 +65,7 @@ fn every_node_is_shown_with_what_it_holds_and_who_serves_it() {
             assert_eq!((&node["answers"], &node["rejections"]), (&json!(true), &json!([])), "{node:#}");
             assert!(node["resources"].as_u64() > Some(0) && node["digest"].is_string(), "{node:#}");
         }
-        Ok(())
+        stage.strike().await
     });
 }
 
