@@ -43,7 +43,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What others may see and say.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Shadows {
     counts: watch::Sender<Counts>,
     /// The MeshConfig, by its uid, that is being removed: every shadow goes. Of another one that comes meanwhile none does.
@@ -61,12 +61,6 @@ pub struct Counts {
     pub failures: BTreeMap<ServiceId, String>,
 }
 
-impl Default for Shadows {
-    fn default() -> Self {
-        Self { counts: watch::Sender::default(), removing: watch::Sender::default() }
-    }
-}
-
 impl Shadows {
     /// How it stands.
     pub fn counts(&self) -> Counts {
@@ -80,7 +74,11 @@ impl Shadows {
 
     /// From now on every shadow is removed, while the MeshConfig with this uid is served; or no longer.
     pub fn remove_all_of(&self, mesh: Option<String>) {
-        self.removing.send_if_modified(|removing| std::mem::replace(removing, mesh.clone()) != mesh);
+        self.removing.send_if_modified(|removing| {
+            let changed = *removing != mesh;
+            *removing = mesh;
+            changed
+        });
     }
 }
 
