@@ -214,9 +214,12 @@ impl<'a> Worker<'a> {
         record: Vec<Record>,
     ) -> Self {
         let range = mesh.spec.proxy.listen_ports;
+        // Of these nobody may tell any more: what became of them was seen before the record was here.
+        let forgotten = record.iter().map(|one| &one.service).filter(|id| ctx.index.meshed(id).is_none());
+        let again = forgotten.map(|id| (id.clone(), (Instant::now(), FIRST_WAIT))).collect();
         let allocator = Allocator::new(range.from, range.to, record);
         let owner = super::meshconfig::owner(mesh);
-        let (again, failures) = Default::default();
+        let failures = BTreeMap::new();
         let (kept, mesh) = (is_kept(mesh), mesh.uid());
         Self {
             ctx,
