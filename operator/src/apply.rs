@@ -4,9 +4,9 @@
 mod compare;
 mod delete;
 mod error;
+mod object;
 mod seen;
 
-use std::fmt::Debug;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -14,12 +14,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -27,13 +24,14 @@ use crate::client::UNACKNOWLEDGED;
 use crate::lease::{Fence, WRITE};
 use compare::{contains, takes_out};
 pub use error::WriteError;
+use object::{ClusterWide, Namespaced, Object};
 pub use seen::Seen;
 use seen::{Key, Sight};
 
 /// The name our fields are owned under.
 pub const FIELD_MANAGER: &str = "weft-operator";
 /// How long a question may take.
-pub(crate) const READ: Duration = Duration::from_secs(5);
+const READ: Duration = Duration::from_secs(5);
 
 /// Writes, while this replica leads.
 #[derive(Clone)]
@@ -59,7 +57,7 @@ impl Writer {
         self.client.clone()
     }
 
-    fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self, namespace: &str) -> Api<K> {
+    fn api<K: Namespaced>(&self, namespace: &str) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
@@ -92,33 +90,22 @@ impl Writer {
     }
 
     /// The object, from what is seen of it or else asked for.
-    pub async fn read<K>(&self, namespace: &str, name: &str) -> kube::Result<Option<K>>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned,
-    {
+    pub async fn read<K: Namespaced>(&self, namespace: &str, name: &str) -> kube::Result<Option<K>> {
         self.read_by(&self.api::<K>(namespace), namespace, name).await
     }
 
+    /// [`Writer::read`] for callers that are about to write: a failure names the object.
+    pub async fn look<K: Namespaced>(&self, namespace: &str, name: &str) -> Result<Option<K>, WriteError> {
+        let object = || Key::of::<K>(namespace, name).to_string();
+        self.read(namespace, name).await.map_err(|source| WriteError::Api { object: object(), source })
+    }
+
     /// [`Writer::read`] for what lies in no namespace.
-    pub async fn read_cluster_wide<K>(&self, name: &str) -> kube::Result<Option<K>>
-    where
-        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned,
-    {
+    pub async fn read_cluster_wide<K: ClusterWide>(&self, name: &str) -> kube::Result<Option<K>> {
         self.read_by(&Api::<K>::all(self.client.clone()), "", name).await
     }
 
-    async fn read_by<K>(&self, api: &Api<K>, namespace: &str, name: &str) -> kube::Result<Option<K>>
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
-    {
+    async fn read_by<K: Object>(&self, api: &Api<K>, namespace: &str, name: &str) -> kube::Result<Option<K>> {
         let key = Key::of::<K>(namespace, name);
         match self.seen.get(&key) {
             Sight::Absent => return Ok(None),
@@ -127,43 +114,20 @@ impl Writer {
             }
             Sight::Unknown => {}
         }
-        let Some(read) = within(READ, api.get_opt(name)).await else {
-            return Err(kube::Error::Service("no answer in time".into()));
-        };
-        let read = read?;
+        let read = in_time(api.get_opt(name)).await?;
         self.seen.looked(&key, read.as_ref());
         Ok(read)
     }
 
     /// Makes the object be as `desired` says, in the fields that `desired` sets. Returns it as it is then; nothing is written
     /// when it is so already, or when it is somebody else's.
-    pub async fn apply<K>(&self, desired: &K) -> Result<K, WriteError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
+    pub async fn apply<K: Namespaced>(&self, desired: &K) -> Result<K, WriteError> {
         let (namespace, name) = (desired.namespace().unwrap_or_default(), desired.name_any());
-        let live = self.read::<K>(&namespace, &name).await;
-        let live = live.map_err(|source| WriteError::Api { object: describe(desired), source })?;
-        self.apply_over(live, desired).await
+        self.apply_over(self.look(&namespace, &name).await?, desired).await
     }
 
     /// [`Writer::apply`] for callers that have looked already: the object is as `live` says.
-    pub async fn apply_over<K>(&self, live: Option<K>, desired: &K) -> Result<K, WriteError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
+    pub async fn apply_over<K: Namespaced>(&self, live: Option<K>, desired: &K) -> Result<K, WriteError> {
         let object = describe(desired);
         let encoding = |source| WriteError::Encoding { object: object.clone(), source };
         let Some(there) = live else { return self.apply_new(desired).await };
@@ -180,16 +144,7 @@ impl Writer {
     }
 
     /// [`Writer::apply`] for what does not seem to be there. Should somebody have made one under that name, it is left alone.
-    pub async fn apply_new<K>(&self, desired: &K) -> Result<K, WriteError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
+    pub async fn apply_new<K: Namespaced>(&self, desired: &K) -> Result<K, WriteError> {
         // Without force: where somebody's object has other values the API server refuses the whole.
         let refused = match self.patch(desired, PatchParams::apply(FIELD_MANAGER)).await {
             Err(WriteError::Api { object, source: kube::Error::Api(status) }) if status.code == 409 => object,
@@ -211,16 +166,7 @@ impl Writer {
 
     /// [`Writer::apply`] without looking first, for callers that know that it is ours and that something is to be changed. With a
     /// uid in `desired` only the one they know is changed, and not what somebody has made in its place since.
-    pub async fn apply_unseen<K>(&self, desired: &K) -> Result<K, WriteError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
+    pub async fn apply_unseen<K: Namespaced>(&self, desired: &K) -> Result<K, WriteError> {
         let encoding = |source| WriteError::Encoding { object: describe(desired), source };
         let wanted = serde_json::to_value(desired).map_err(encoding)?;
         // By force: these objects are ours, whoever edited them.
@@ -238,16 +184,7 @@ impl Writer {
         merged.map_err(|error| refused.unwrap_or(error))
     }
 
-    async fn patch<K>(&self, desired: &K, params: PatchParams) -> Result<K, WriteError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
+    async fn patch<K: Namespaced>(&self, desired: &K, params: PatchParams) -> Result<K, WriteError> {
         let object = describe(desired);
         let wanted = serde_json::to_value(desired);
         let wanted = wanted.map_err(|source| WriteError::Encoding { object: object.clone(), source })?;
@@ -261,58 +198,41 @@ impl Writer {
     }
 
     /// Merges `patch` into the object. A `metadata.resourceVersion` in it is a precondition.
-    pub async fn merge<K>(&self, namespace: &str, name: &str, patch: &Value) -> Result<K, WriteError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
-        let object = format!("{} {namespace}/{name}", K::kind(&()));
-        self.merge_by(self.api::<K>(namespace), object, Key::of::<K>(namespace, name), patch).await
+    pub async fn merge<K: Namespaced>(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<K, WriteError> {
+        self.merge_by(self.api::<K>(namespace), Key::of::<K>(namespace, name), patch).await
     }
 
     /// [`Writer::merge`] for what lies in no namespace.
-    pub async fn merge_cluster_wide<K>(&self, name: &str, patch: &Value) -> Result<K, WriteError>
-    where
-        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
-        let object = format!("{} {name}", K::kind(&()));
-        self.merge_by(Api::<K>::all(self.client.clone()), object, Key::of::<K>("", name), patch).await
+    pub async fn merge_cluster_wide<K: ClusterWide>(
+        &self,
+        name: &str,
+        patch: &Value,
+    ) -> Result<K, WriteError> {
+        self.merge_by(Api::<K>::all(self.client.clone()), Key::of::<K>("", name), patch).await
     }
 
-    async fn merge_by<K>(&self, api: Api<K>, object: String, key: Key, patch: &Value) -> Result<K, WriteError>
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + 'static,
-    {
+    async fn merge_by<K: Object>(&self, api: Api<K>, key: Key, patch: &Value) -> Result<K, WriteError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let (name, patch) = (key.name().to_owned(), patch.clone());
         let request = async move { api.patch(&name, &params, &Patch::Merge(&patch)).await };
-        let written = self.write(object, request).await;
+        let written = self.write(key.to_string(), request).await;
         self.seen.wrote(&key, &written);
         written
     }
 
     /// Replaces the status of the object.
-    pub async fn status<K>(&self, namespace: &str, name: &str, status: &Value) -> Result<K, WriteError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
-        let object = format!("{} {namespace}/{name}", K::kind(&()));
+    pub async fn status<K: Namespaced>(
+        &self,
+        namespace: &str,
+        name: &str,
+        status: &Value,
+    ) -> Result<K, WriteError> {
+        let object = Key::of::<K>(namespace, name).to_string();
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let patch = serde_json::json!({ "status": status });
         let (api, name) = (self.api::<K>(namespace), name.to_owned());
@@ -332,6 +252,12 @@ impl Writer {
         let recorder = recorder.clone();
         self.write(object, async move { recorder.publish(&event, &about).await }).await
     }
+}
+
+/// What is answered to `question`, which may take [`READ`].
+pub(crate) async fn in_time<T>(question: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    let answer = within(READ, question).await;
+    answer.unwrap_or_else(|| Err(kube::Error::Service("no answer in time".into())))
 }
 
 /// What comes of `request`, unless it takes longer than `limit`.
@@ -370,7 +296,7 @@ fn with_uid<K: Resource + Clone>(object: &K, uid: Option<String>) -> K {
 }
 
 fn describe<K: Resource<DynamicType = ()>>(object: &K) -> String {
-    format!("{} {}/{}", K::kind(&()), object.namespace().unwrap_or_default(), object.name_any())
+    Key::of::<K>(&object.namespace().unwrap_or_default(), &object.name_any()).to_string()
 }
 
 #[cfg(test)]

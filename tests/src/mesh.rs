@@ -394,17 +394,8 @@ pub async fn shadow_of(cluster: &Cluster, namespace: &str, name: &str) -> Result
 
 /// Every shadow Service's ports: `shadow:port` to listen port.
 pub async fn ports(cluster: &Cluster) -> Result<BTreeMap<String, i32>> {
-    ports_of(cluster, "weft.mesh/shadow=true").await
-}
-
-/// The same of the Services of `namespace`.
-pub async fn ports_in(cluster: &Cluster, namespace: &str) -> Result<BTreeMap<String, i32>> {
-    ports_of(cluster, &format!("weft.mesh/shadow=true,weft.mesh/service-namespace={namespace}")).await
-}
-
-async fn ports_of(cluster: &Cluster, labels: &str) -> Result<BTreeMap<String, i32>> {
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-    let params = ListParams::default().labels(labels);
+    let params = ListParams::default().labels("weft.mesh/shadow=true");
     let mut ports = BTreeMap::new();
     for shadow in cluster.api::<Service>(NAMESPACE).list(&params).await? {
         let name = shadow.name_any();
@@ -415,6 +406,12 @@ async fn ports_of(cluster: &Cluster, labels: &str) -> Result<BTreeMap<String, i3
         }
     }
     Ok(ports)
+}
+
+/// What has another listen port than it had `before`; Services of tests before this one may have gone meanwhile.
+pub fn ports_that_changed(before: &BTreeMap<String, i32>, after: &BTreeMap<String, i32>) -> Vec<String> {
+    let other = |(port, listen): &(&String, &i32)| after.get(*port).is_some_and(|now| now != *listen);
+    before.iter().filter(other).map(|(port, listen)| format!("{port} had {listen}")).collect()
 }
 
 /// What a proxy says it holds.

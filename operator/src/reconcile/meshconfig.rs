@@ -262,9 +262,7 @@ impl Reconciler {
         let service: Service = serde_json::from_value(daemonset::service(namespace, &owner))
             .map_err(|error| ReconcileError::Object("the proxies' Service", error))?;
         self.ctx.writer.apply(&service).await?;
-        let live = self.ctx.writer.read::<DaemonSet>(namespace, daemonset::NAME).await.map_err(|source| {
-            WriteError::Api { object: format!("DaemonSet {namespace}/{}", daemonset::NAME), source }
-        })?;
+        let live = self.ctx.writer.look::<DaemonSet>(namespace, daemonset::NAME).await?;
         let template = daemonset::template(mesh, namespace, &self.ctx.proxy_image);
         let rollout = self.decide(mesh, live.as_ref(), &daemonset::wanted(&template, live.as_ref()));
         let daemonset = daemonset::daemonset(mesh, namespace, &template, &rollout, &owner);

@@ -6,6 +6,7 @@
 mod affected;
 mod desired;
 mod record;
+mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::ports::{Allocator, NoPort, Record};
 use affected::affected;
 use desired::desired;
 use record::{holders, record};
+use step::{Step, Written, write};
 
 /// From this minor version on (with major 1) the API server knows `PreferSameNode` without a feature gate of ours (KEP-3015).
 const PREFER_SAME_NODE_SINCE: u32 = 34;
@@ -154,55 +156,6 @@ struct Worker<'a> {
     /// Services to try again, when, and after which wait.
     again: BTreeMap<ServiceId, (Instant, Duration)>,
     failures: BTreeMap<ServiceId, String>,
-}
-
-/// What is to be written for a Service.
-enum Step {
-    /// Its shadow as it should be, which does not seem to be there; boxed, since most rounds write nothing.
-    Create(Box<Service>),
-    /// Its shadow as it should be, over the one there is.
-    Change(Box<Service>),
-    /// The shadow of this name and uid goes.
-    Delete(Arc<str>, Arc<str>),
-    /// It is as it should be.
-    Nothing,
-}
-
-impl Step {
-    async fn take(self, ctx: &Context, id: &ServiceId) -> Result<(), ShadowError> {
-        match self {
-            Self::Create(desired) => {
-                // Somebody's Service of that name is looked at first: the API server refuses only what differs from it.
-                let taken = ctx.index.service(&ServiceId::new(&*ctx.namespace, desired.name_any().as_str()));
-                let shadow = match taken {
-                    Some(_) => ctx.writer.apply(&*desired).await?,
-                    None => ctx.writer.apply_new(&*desired).await?,
-                };
-                written(id, &shadow);
-            }
-            Self::Change(desired) => written(id, &ctx.writer.apply_unseen(&*desired).await?),
-            Self::Delete(shadow, uid) => {
-                ctx.writer.delete::<Service>(&ctx.namespace, &shadow, &uid).await?;
-                tracing::info!(service = %id, %shadow, "shadow Service deleted");
-            }
-            Self::Nothing => {}
-        }
-        Ok(())
-    }
-}
-
-fn written(id: &ServiceId, shadow: &Service) {
-    let ports = ShadowFacts::of(shadow).map(|facts| facts.ports);
-    tracing::info!(service = %id, shadow = shadow.name_any(), ?ports, "shadow Service written");
-}
-
-/// A Service, the ports it keeps, and how it went.
-type Written = (ServiceId, Vec<u16>, Result<(), ShadowError>);
-
-/// Takes `step` for the Service `id`, which keeps the ports `keep`.
-async fn write(ctx: &Context, step: Step, id: ServiceId, keep: Vec<u16>) -> Written {
-    let done = step.take(ctx, &id).await;
-    (id, keep, done)
 }
 
 impl<'a> Worker<'a> {
@@ -350,9 +303,7 @@ impl<'a> Worker<'a> {
     /// the first case are its ports free.
     async fn unseen(&self, id: &ServiceId) -> Result<Step, ShadowError> {
         let (namespace, name) = (&*self.ctx.namespace, ShadowName::of(id));
-        let read = self.ctx.writer.read::<Service>(namespace, name.as_str()).await;
-        let object = || format!("Service {namespace}/{}", name.as_str());
-        let live = read.map_err(|source| WriteError::Api { object: object(), source })?;
+        let live = self.ctx.writer.look::<Service>(namespace, name.as_str()).await?;
         let ours = live.and_then(|live| ShadowFacts::of_ours(namespace, &live));
         let ours = ours.filter(|shadow| shadow.service == *id);
         Ok(ours.map_or(Step::Nothing, |shadow| Step::Delete(shadow.name, shadow.uid)))

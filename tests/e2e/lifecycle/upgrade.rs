@@ -46,11 +46,7 @@ fn helm_upgrade_to_another_version_and_back_fails_no_request() {
         }
         load.stop_without_failures().await?;
         let after = mesh::ports(&cluster).await?;
-        // Services of tests before this one may have gone meanwhile.
-        let changed: Vec<_> = ports
-            .iter()
-            .filter(|(port, listen)| after.get(*port).is_some_and(|now| now != *listen))
-            .collect();
+        let changed = mesh::ports_that_changed(&ports, &after);
         assert!(changed.is_empty(), "ports changed their listen ports: {changed:?}, now {after:?}");
         assert!(after.keys().filter(|port| port.contains(&*stage.ns)).count() >= 3, "{after:?}");
         stage.strike().await

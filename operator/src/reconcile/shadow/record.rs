@@ -7,9 +7,8 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
 
-use crate::apply::READ;
+use crate::apply::in_time;
 use crate::context::Context;
 use crate::index::ProxyPod;
 use crate::index::facts::{SHADOW_LABEL, ShadowFacts};
@@ -40,10 +39,7 @@ where
     let mut params = params.limit(PAGE);
     let mut all = Vec::new();
     loop {
-        let Ok(page) = timeout(READ, api.list(&params)).await else {
-            return Err(kube::Error::Service("no answer in time".into()));
-        };
-        let page = page?;
+        let page = in_time(api.list(&params)).await?;
         all.extend(page.items.iter().filter_map(&of));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
