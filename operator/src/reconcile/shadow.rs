@@ -4,6 +4,7 @@
 //! time, never two for one Service, and a round ends when all of its writes have.
 
 mod affected;
+mod decide;
 mod desired;
 mod record;
 mod step;
@@ -14,7 +15,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -23,18 +23,14 @@ use weft_config::ServiceId;
 use weft_crds::MeshConfig;
 
 use super::proxies;
-use crate::annotations;
 use crate::apply::WriteError;
 use crate::context::Context;
 use crate::index::changes::About;
 use crate::index::claims::is_kept;
-use crate::index::facts::{ShadowFacts, fingerprint};
-use crate::names::ShadowName;
 use crate::ports::{Allocator, NoPort, Record};
 use affected::affected;
-use desired::desired;
 use record::{holders, record};
-use step::{Step, Written, write};
+use step::{Decided, Step, Written, write};
 
 /// From this minor version on (with major 1) the API server knows `PreferSameNode` without a feature gate of ours (KEP-3015).
 const PREFER_SAME_NODE_SINCE: u32 = 34;
@@ -228,21 +224,22 @@ impl<'a> Worker<'a> {
             while writes.len() >= WRITES
                 && let Some(written) = writes.next().await
             {
-                let (id, keep, done): Written = written;
-                self.settle(id, &keep, done);
+                self.settle(written);
             }
             if changed() {
                 break;
             }
             let removing = self.mesh.is_some() && *removing.borrow() == self.mesh;
             match self.decide(&id, removing).await {
-                Ok((Step::Nothing, keep)) => self.settle(id, &keep, Ok(())),
-                Ok((step, keep)) => writes.push(write(ctx, step, id, keep)),
-                Err(error) => self.settle(id, &[], Err(error)),
+                Ok(Decided { step: Step::Nothing, keep, refused }) => {
+                    self.settle(Written { id, keep, refused, done: Ok(()) });
+                }
+                Ok(decided) => writes.push(write(ctx, id, decided)),
+                Err(error) => self.failed(id, &error),
             }
         }
-        while let Some((id, keep, done)) = writes.next().await {
-            self.settle(id, &keep, done);
+        while let Some(written) = writes.next().await {
+            self.settle(written);
         }
         !changed()
     }
@@ -272,78 +269,28 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// What is to be written for a Service, and the ports it keeps once that is done.
-    async fn decide(&mut self, id: &ServiceId, removing: bool) -> Result<(Step, Vec<u16>), ShadowError> {
-        let Some(service) = self.ctx.index.meshed(id).filter(|_| !removing) else {
-            let step = match self.unwanted(id, removing) {
-                Step::Nothing if self.allocator.owns_any(id) => self.unseen(id).await?,
-                step => step,
-            };
-            return Ok((step, Vec::new()));
-        };
-        let mut ports = Vec::new();
-        for port in annotations::carried(&service, &self.ctx.index.defaults()) {
-            ports.push((port.clone(), self.allocate(id, port.port).await?));
-        }
-        let desired = desired(id, &ports, self.prefer_same_node, &self.ctx.namespace, &self.owner);
-        let mut desired: Service =
-            serde_json::from_value(desired).map_err(|error| ShadowError::Object(id.clone(), error))?;
-        let step = match self.ctx.index.shadow(id) {
-            None if self.kept => Step::Create(Box::new(desired)),
-            Some(live) if live.fingerprint != fingerprint(&desired) => {
-                desired.metadata.uid = Some(live.uid.to_string());
-                Step::Change(Box::new(desired))
-            }
-            None | Some(_) => Step::Nothing,
-        };
-        Ok((step, ports.iter().map(|(port, _)| port.port).collect()))
-    }
-
-    /// The record has a shadow of `id` that the index does not: it may have gone, or the watch has not told of it yet. Only in
-    /// the first case are its ports free.
-    async fn unseen(&self, id: &ServiceId) -> Result<Step, ShadowError> {
-        let (namespace, name) = (&*self.ctx.namespace, ShadowName::of(id));
-        let live = self.ctx.writer.look::<Service>(namespace, name.as_str()).await?;
-        let ours = live.and_then(|live| ShadowFacts::of_ours(namespace, &live));
-        let ours = ours.filter(|shadow| shadow.service == *id);
-        Ok(ours.map_or(Step::Nothing, |shadow| Step::Delete(shadow.name, shadow.uid)))
-    }
-
-    /// The shadow goes that is there although `id` is not in the mesh; or `id` itself, when it is one that somebody has made
-    /// unrecognizable and no Service in the mesh is to have it back.
-    fn unwanted(&self, id: &ServiceId, removing: bool) -> Step {
-        let index = &self.ctx.index;
-        if let Some(shadow) = index.shadow(id) {
-            return Step::Delete(Arc::clone(&shadow.name), Arc::clone(&shadow.uid));
-        }
-        let (strays, shadow) = (index.strays(), ShadowName::of(id));
-        let named = |service: &ServiceId| ShadowName::of(service).as_str() == &*id.name;
-        let stray = strays.get(shadow.as_str()).or_else(|| {
-            let stray = strays.get(&id.name).filter(|_| *id.namespace == *self.ctx.namespace)?;
-            (removing || !index.all_meshed().iter().any(named)).then_some(stray)
-        });
-        let stray =
-            stray.and_then(|name| index.service(&ServiceId::new(&*self.ctx.namespace, Arc::clone(name))));
-        stray.map_or(Step::Nothing, |stray| Step::Delete(Arc::clone(&stray.id.name), Arc::clone(&stray.uid)))
-    }
-
     /// What was begun for a Service has ended. Only then are the ports free that it no longer has; what failed may have
     /// happened all the same, so they stay its own until it is tried again.
-    fn settle(&mut self, id: ServiceId, keep: &[u16], done: Result<(), ShadowError>) {
-        match done {
+    fn settle(&mut self, written: Written) {
+        let Written { id, keep, refused, done } = written;
+        if done.is_ok() {
+            self.allocator.release_except(&id, &keep);
+        }
+        match done.and_then(|()| refused.map_or(Ok(()), |no_port| Err(no_port.into()))) {
             Ok(()) => {
-                self.allocator.release_except(&id, keep);
                 self.again.remove(&id);
                 self.failures.remove(&id);
             }
-            Err(error) => {
-                self.ctx.metrics.reconcile_failures.inc();
-                tracing::warn!(%error, "shadow Service");
-                let wait = self.again.get(&id).map_or(FIRST_WAIT, |(_, wait)| (*wait * 2).min(LONGEST_WAIT));
-                self.again.insert(id.clone(), (Instant::now() + wait, wait));
-                self.failures.insert(id, error.to_string());
-            }
+            Err(error) => self.failed(id, &error),
         }
+    }
+
+    fn failed(&mut self, id: ServiceId, error: &ShadowError) {
+        self.ctx.metrics.reconcile_failures.inc();
+        tracing::warn!(%error, "shadow Service");
+        let wait = self.again.get(&id).map_or(FIRST_WAIT, |(_, wait)| (*wait * 2).min(LONGEST_WAIT));
+        self.again.insert(id.clone(), (Instant::now() + wait, wait));
+        self.failures.insert(id, error.to_string());
     }
 
     /// A listen port; when the free ones are in doubt the proxies are asked, once in a round.

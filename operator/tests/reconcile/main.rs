@@ -6,6 +6,7 @@
 
 mod api;
 mod dns;
+mod exhausted;
 mod ownership;
 mod rollout;
 #[path = "../simulated/mod.rs"]

@@ -9,6 +9,7 @@ use weft_config::ServiceId;
 use super::ShadowError;
 use crate::context::Context;
 use crate::index::facts::ShadowFacts;
+use crate::ports::NoPort;
 
 /// What is to be written for a Service.
 pub(super) enum Step {
@@ -50,11 +51,26 @@ fn written(id: &ServiceId, shadow: &Service) {
     tracing::info!(service = %id, shadow = shadow.name_any(), ?ports, "shadow Service written");
 }
 
-/// A Service, the ports it keeps, and how it went.
-pub(super) type Written = (ServiceId, Vec<u16>, Result<(), ShadowError>);
+/// What is to be done for a Service.
+pub(super) struct Decided {
+    pub step: Step,
+    /// The ports it keeps once that is done: it gives back the listen ports of all others.
+    pub keep: Vec<u16>,
+    /// A port of it that gets no listen port. The others are carried all the same.
+    pub refused: Option<NoPort>,
+}
 
-/// Takes `step` for the Service `id`, which keeps the ports `keep`.
-pub(super) async fn write(ctx: &Context, step: Step, id: ServiceId, keep: Vec<u16>) -> Written {
+/// What was decided for a Service, and how it went.
+pub(super) struct Written {
+    pub id: ServiceId,
+    pub keep: Vec<u16>,
+    pub refused: Option<NoPort>,
+    pub done: Result<(), ShadowError>,
+}
+
+/// Takes the step that was decided for the Service `id`.
+pub(super) async fn write(ctx: &Context, id: ServiceId, decided: Decided) -> Written {
+    let Decided { step, keep, refused } = decided;
     let done = step.take(ctx, &id).await;
-    (id, keep, done)
+    Written { id, keep, refused, done }
 }

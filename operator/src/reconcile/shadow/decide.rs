@@ -1,0 +1,87 @@
+//! What is to be done for a Service, from what is known of it now. Nothing is written here.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use weft_config::ServiceId;
+
+use super::desired::desired;
+use super::step::{Decided, Step};
+use super::{ShadowError, Worker};
+use crate::annotations;
+use crate::index::facts::{ShadowFacts, fingerprint};
+use crate::names::ShadowName;
+use crate::ports::NoPort;
+
+impl Worker<'_> {
+    /// What is to be done for a Service. When the range has not enough listen ports for it, it has those of its ports carried
+    /// that get one; the ones it gives back thereby may serve the others soon after.
+    pub(super) async fn decide(&mut self, id: &ServiceId, removing: bool) -> Result<Decided, ShadowError> {
+        let Some(service) = self.ctx.index.meshed(id).filter(|_| !removing) else {
+            return Ok(Decided { step: self.none(id, removing).await?, keep: Vec::new(), refused: None });
+        };
+        let (mut ports, mut refused) = (Vec::new(), None);
+        for port in annotations::carried(&service, &self.ctx.index.defaults()) {
+            match self.allocate(id, port.port).await {
+                Ok(listen_port) => ports.push((port.clone(), listen_port)),
+                Err(no_port) => refused = refused.or(Some(no_port)),
+            }
+        }
+        match refused {
+            // Nothing it has is in the Service any more, and nobody else has a port to give.
+            Some(NoPort::Exhausted(..)) if ports.is_empty() => {
+                return Ok(Decided { step: self.none(id, removing).await?, keep: Vec::new(), refused });
+            }
+            Some(in_doubt) if ports.is_empty() => return Err(in_doubt.into()),
+            _ => {}
+        }
+        let desired = desired(id, &ports, self.prefer_same_node, &self.ctx.namespace, &self.owner);
+        let mut desired: Service =
+            serde_json::from_value(desired).map_err(|error| ShadowError::Object(id.clone(), error))?;
+        let step = match self.ctx.index.shadow(id) {
+            None if self.kept => Step::Create(Box::new(desired)),
+            Some(live) if live.fingerprint != fingerprint(&desired) => {
+                desired.metadata.uid = Some(live.uid.to_string());
+                Step::Change(Box::new(desired))
+            }
+            None | Some(_) => Step::Nothing,
+        };
+        Ok(Decided { step, keep: ports.iter().map(|(port, _)| port.port).collect(), refused })
+    }
+
+    /// That `id` has no shadow.
+    async fn none(&self, id: &ServiceId, removing: bool) -> Result<Step, ShadowError> {
+        match self.unwanted(id, removing) {
+            Step::Nothing if self.allocator.owns_any(id) => self.unseen(id).await,
+            step => Ok(step),
+        }
+    }
+
+    /// The record has a shadow of `id` that the index does not: it may have gone, or the watch has not told of it yet. Only in
+    /// the first case are its ports free.
+    async fn unseen(&self, id: &ServiceId) -> Result<Step, ShadowError> {
+        let (namespace, name) = (&*self.ctx.namespace, ShadowName::of(id));
+        let live = self.ctx.writer.look::<Service>(namespace, name.as_str()).await?;
+        let ours = live.and_then(|live| ShadowFacts::of_ours(namespace, &live));
+        let ours = ours.filter(|shadow| shadow.service == *id);
+        Ok(ours.map_or(Step::Nothing, |shadow| Step::Delete(shadow.name, shadow.uid)))
+    }
+
+    /// The shadow goes that is there although `id` is not in the mesh; or `id` itself, when it is one that somebody has made
+    /// unrecognizable and no Service in the mesh is to have it back.
+    fn unwanted(&self, id: &ServiceId, removing: bool) -> Step {
+        let index = &self.ctx.index;
+        if let Some(shadow) = index.shadow(id) {
+            return Step::Delete(Arc::clone(&shadow.name), Arc::clone(&shadow.uid));
+        }
+        let (strays, shadow) = (index.strays(), ShadowName::of(id));
+        let named = |service: &ServiceId| ShadowName::of(service).as_str() == &*id.name;
+        let stray = strays.get(shadow.as_str()).or_else(|| {
+            let stray = strays.get(&id.name).filter(|_| *id.namespace == *self.ctx.namespace)?;
+            (removing || !index.all_meshed().iter().any(named)).then_some(stray)
+        });
+        let stray =
+            stray.and_then(|name| index.service(&ServiceId::new(&*self.ctx.namespace, Arc::clone(name))));
+        stray.map_or(Step::Nothing, |stray| Step::Delete(Arc::clone(&stray.id.name), Arc::clone(&stray.uid)))
+    }
+}

@@ -1,0 +1,49 @@
+//! More ports than listen ports: what can be carried is, and what nobody needs any more is given to who waits for it.
+
+use super::*;
+
+/// Sixteen, the fewest that a MeshConfig may allow.
+fn sixteen() -> Value {
+    json!({"proxy": {"listenPorts": {"from": 10000, "to": 10015}}})
+}
+
+fn ports_of(api: &ApiServer) -> Option<Vec<u64>> {
+    Some(target_ports(&api.get(SHADOW)?).into_iter().map(|(port, _)| port).collect())
+}
+
+fn degraded(api: &ApiServer) -> Option<String> {
+    condition(&api.get(MESH)?, "Degraded")
+        .filter(|(status, ..)| status == "True")
+        .map(|(.., message)| message)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_with_too_many_ports_has_as_many_carried_as_there_are() {
+    let (api, client) = cluster().await;
+    let all: Vec<u16> = (80..98).collect();
+    api.put(CART, a_service("10.96.0.20", &all));
+    api.put(MESH, a_mesh(&sixteen()));
+    let _operator = operator(client);
+    let message = until("Degraded", &api, || degraded(&api)).await;
+    assert!(message.contains("Service shop/cart port 96 gets no listen port"), "{message}");
+    until("sixteen ports", &api, || (ports_of(&api)? == (80..96).collect::<Vec<_>>()).then_some(())).await;
+
+    // The first two go: the last two get theirs.
+    api.put(CART, a_service("10.96.0.20", &all[2..]));
+    until("the last sixteen", &api, || (ports_of(&api)? == (82..98).collect::<Vec<_>>()).then_some(())).await;
+    until("not Degraded", &api, || degraded(&api).is_none().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_ports_all_change_gets_its_own_old_listen_ports_when_there_are_no_others() {
+    let (api, client) = cluster().await;
+    let before: Vec<u16> = (80..96).collect();
+    api.put(CART, a_service("10.96.0.20", &before));
+    api.put(MESH, a_mesh(&sixteen()));
+    let _operator = operator(client);
+    until("sixteen ports", &api, || (ports_of(&api)?.len() == 16).then_some(())).await;
+    let after: Vec<u16> = (180..196).collect();
+    api.put(CART, a_service("10.96.0.20", &after));
+    until("all others", &api, || (ports_of(&api)? == (180..196).collect::<Vec<_>>()).then_some(())).await;
+    until("not Degraded", &api, || degraded(&api).is_none().then_some(())).await;
+}
