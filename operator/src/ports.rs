@@ -65,7 +65,7 @@ impl Allocator {
                 let owner = (record.service.clone(), port);
                 let free =
                     !allocator.owners.contains_key(&listen_port) && !allocator.by_owner.contains_key(&owner);
-                if (first..=last).contains(&listen_port) && free {
+                if allocator.covers(listen_port) && free {
                     allocator.own(owner, listen_port);
                 }
             }
@@ -140,6 +140,11 @@ impl Allocator {
                 self.doubtful.remove(port);
             }
         }
+    }
+
+    /// Whether `listen_port` is in the range.
+    pub fn covers(&self, listen_port: u16) -> bool {
+        (self.first..=self.last).contains(&listen_port)
     }
 
     /// Ports in use.

@@ -38,6 +38,15 @@ impl WriteError {
         self.has_code(409)
     }
 
+    /// Whether the API server, or the way to it, has more to do than it can: less at a time helps.
+    pub fn is_overload(&self) -> bool {
+        match self {
+            Self::Api { source: kube::Error::Api(status), .. } => status.code == 429 || status.code >= 500,
+            Self::Unanswered(_) | Self::Api { .. } => true,
+            Self::NotLeader(_) | Self::Foreign(_) | Self::Encoding { .. } => false,
+        }
+    }
+
     /// Whether the object would not be a valid one.
     pub(super) fn is_invalid(&self) -> bool {
         self.has_code(422)

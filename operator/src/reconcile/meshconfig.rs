@@ -1,6 +1,8 @@
 //! The controller of `MeshConfigs`: proxies, DNS, finalizer, status. One reconciliation does all of it, in this order; each part
 //! is a file of its own.
 
+mod removal;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,12 +35,6 @@ use crate::index::changes::About;
 use crate::index::claims::{FINALIZER, is_kept};
 use crate::watches::Soon;
 
-/// How long mesh names may go on to resolve after the block is out, before the shadows go all the same.
-const DNS_LEAVES: Duration = Duration::from_secs(45);
-/// How long a Corefile that cannot be edited holds up a removal.
-const GIVE_UP: Duration = Duration::from_secs(60);
-/// The same where the namespace is being deleted, after which nothing is left to try with.
-const LAST_TRIES: Duration = Duration::from_secs(4);
 /// How often the proxies and the DNS pods are asked how they are although nothing seemed to happen. The API server is not
 /// asked then: what it has is watched.
 const AT_REST: Duration = Duration::from_secs(20);
@@ -305,75 +301,11 @@ impl Reconciler {
         (told, current, all_current)
     }
 
-    /// DNS first, so that nobody is sent to what is about to go; then the shadows. The rest goes by ownerReference.
-    async fn remove(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
-        let since = self.removing_for(mesh);
-        match self.dns.remove(&self.ctx, mesh).await {
-            Ok(true) => {}
-            Ok(false) if since < DNS_LEAVES => return Ok(Action::requeue(UNDER_WAY)),
-            Ok(false) => {
-                tracing::warn!("DNS pods still answer for the mesh domains; going on with the removal");
-            }
-            Err(error) if since < GIVE_UP => {
-                tracing::warn!(%error, "the DNS block cannot be taken out yet");
-                return Ok(Action::requeue(Duration::from_secs(1)));
-            }
-            Err(error) => {
-                let note = format!(
-                    "{error}. Remove Weft's lines from the cluster's DNS by hand: what is between weft.mesh marks in a Corefile, a key that begins with weft.mesh in coredns-custom, the mesh domains in kube-dns's stubDomains"
-                );
-                self.event(mesh, EventType::Warning, "DNSNotRemoved", note).await;
-            }
-        }
-        self.shadows.remove_all_of(mesh.uid());
-        if !self.ctx.index.shadows().is_empty() || !self.ctx.index.strays().is_empty() {
-            return Ok(Action::requeue(Duration::from_millis(200)));
-        }
-        self.let_go(mesh).await
-    }
-
-    /// Our namespace is being deleted: in seconds our rights go, and all that lies in it. What lies elsewhere is put right
-    /// without waiting for anybody.
-    async fn end(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
-        let since = self.removing_for(mesh);
-        match self.dns.remove(&self.ctx, mesh).await {
-            Ok(_) => {}
-            Err(error) if since < LAST_TRIES => {
-                tracing::warn!(%error, "the DNS block cannot be taken out yet");
-                return Ok(Action::requeue(Duration::from_millis(200)));
-            }
-            Err(error) => tracing::error!(%error, "the DNS block could not be taken out"),
-        }
-        self.let_go(mesh).await
-    }
-
-    fn removing_for(&self, mesh: &MeshConfig) -> Duration {
-        let uid = mesh.uid().unwrap_or_default();
-        let mut removal = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*removal {
-            Some((known, since)) if *known == uid => since.elapsed(),
-            _ => {
-                *removal = Some((uid, Instant::now()));
-                Duration::ZERO
-            }
-        }
-    }
-
     /// Notes a failure; returns how long to wait.
     fn failed(&self) -> Duration {
         self.ctx.metrics.reconcile_failures.inc();
         let before = self.failures.fetch_add(1, Ordering::Relaxed);
         Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(before)).min(LONGEST_WAIT)
-    }
-
-    async fn let_go(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
-        let others: Vec<_> =
-            mesh.finalizers().iter().map(String::as_str).filter(|name| *name != FINALIZER).collect();
-        if others.len() != mesh.finalizers().len() {
-            self.set_finalizers(mesh, &others).await?;
-            tracing::info!(name = mesh.name_any(), "MeshConfig removed");
-        }
-        Ok(Action::await_change())
     }
 
     async fn set_finalizers(&self, mesh: &MeshConfig, finalizers: &[&str]) -> Result<(), ReconcileError> {

@@ -6,6 +6,7 @@
 mod affected;
 mod decide;
 mod desired;
+mod pace;
 mod record;
 mod step;
 
@@ -29,13 +30,12 @@ use crate::index::changes::About;
 use crate::index::claims::is_kept;
 use crate::ports::{Allocator, NoPort, Record};
 use affected::affected;
+use pace::Pace;
 use record::{holders, record};
 use step::{Decided, Step, Written, write};
 
 /// From this minor version on (with major 1) the API server knows `PreferSameNode` without a feature gate of ours (KEP-3015).
 const PREFER_SAME_NODE_SINCE: u32 = 34;
-/// Writes on their way at a time: what one waits for is the API server's time, not ours.
-const WRITES: usize = 16;
 /// Waits before a Service is tried again: doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -147,6 +147,7 @@ struct Worker<'a> {
     owner: Value,
     prefer_same_node: bool,
     allocator: Allocator,
+    pace: Pace,
     /// The proxies have been asked in this round what they hold: asking again would not tell more.
     asked: bool,
     /// Services to try again, when, and after which wait.
@@ -178,6 +179,7 @@ impl<'a> Worker<'a> {
             owner,
             prefer_same_node: same_node,
             allocator,
+            pace: Pace::default(),
             asked: false,
             again,
             failures,
@@ -221,25 +223,23 @@ impl<'a> Worker<'a> {
         let mut writes = FuturesUnordered::new();
         self.asked = false;
         for id in ids {
-            while writes.len() >= WRITES
+            while !self.pace.allows(writes.len())
                 && let Some(written) = writes.next().await
             {
-                self.settle(written);
+                self.written(written);
             }
             if changed() {
                 break;
             }
             let removing = self.mesh.is_some() && *removing.borrow() == self.mesh;
             match self.decide(&id, removing).await {
-                Ok(Decided { step: Step::Nothing, keep, refused }) => {
-                    self.settle(Written { id, keep, refused, done: Ok(()) });
-                }
+                Ok(Decided { step: Step::Nothing, keep, refused }) => self.settle(id, &keep, refused),
                 Ok(decided) => writes.push(write(ctx, id, decided)),
                 Err(error) => self.failed(id, &error),
             }
         }
         while let Some(written) = writes.next().await {
-            self.settle(written);
+            self.written(written);
         }
         !changed()
     }
@@ -269,20 +269,24 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// What was begun for a Service has ended. Only then are the ports free that it no longer has; what failed may have
-    /// happened all the same, so they stay its own until it is tried again.
-    fn settle(&mut self, written: Written) {
-        let Written { id, keep, refused, done } = written;
-        if done.is_ok() {
-            self.allocator.release_except(&id, &keep);
+    fn written(&mut self, written: Written) {
+        let overload = matches!(&written.done, Err(ShadowError::Write(error)) if error.is_overload());
+        self.pace.ended(written.began, overload);
+        match written.done {
+            Ok(()) => self.settle(written.id, &written.keep, written.refused),
+            // It may have happened all the same, so its ports stay its own until it is tried again.
+            Err(error) => self.failed(written.id, &error),
         }
-        match done.and_then(|()| refused.map_or(Ok(()), |no_port| Err(no_port.into()))) {
-            Ok(()) => {
-                self.again.remove(&id);
-                self.failures.remove(&id);
-            }
-            Err(error) => self.failed(id, &error),
+    }
+
+    /// What there was to do for a Service is done. Only then are the ports free that it no longer has.
+    fn settle(&mut self, id: ServiceId, keep: &[u16], refused: Option<NoPort>) {
+        self.allocator.release_except(&id, keep);
+        if let Some(no_port) = refused {
+            return self.failed(id, &no_port.into());
         }
+        self.again.remove(&id);
+        self.failures.remove(&id);
     }
 
     fn failed(&mut self, id: ServiceId, error: &ShadowError) {

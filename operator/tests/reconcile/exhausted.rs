@@ -47,3 +47,25 @@ async fn a_service_whose_ports_all_change_gets_its_own_old_listen_ports_when_the
     until("all others", &api, || (ports_of(&api)? == (180..196).collect::<Vec<_>>()).then_some(())).await;
     until("not Degraded", &api, || degraded(&api).is_none().then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_narrower_range_has_no_room_for_goes_on_where_it_was() {
+    let (api, client) = cluster().await;
+    api.put(CART, a_service("10.96.0.20", &(80..98).collect::<Vec<_>>()));
+    api.put(MESH, a_mesh(&json!({})));
+    let _operator = operator(client);
+    until("eighteen ports", &api, || (ports_of(&api)?.len() == 18).then_some(())).await;
+    let before = target_ports(&api.get(SHADOW).unwrap());
+    api.edit(MESH, |mesh| mesh["spec"] = sixteen());
+    let message = until("Degraded", &api, || degraded(&api)).await;
+    assert!(message.contains("Service shop/cart port 96 gets no listen port"), "{message}");
+    assert_eq!(target_ports(&api.get(SHADOW).unwrap()), before);
+
+    // There is room for all of them elsewhere.
+    let wider = json!({"proxy": {"listenPorts": {"from": 10001, "to": 10030}}});
+    api.edit(MESH, |mesh| mesh["spec"] = wider.clone());
+    until("not Degraded", &api, || degraded(&api).is_none().then_some(())).await;
+    let now = target_ports(&api.get(SHADOW).unwrap());
+    assert_eq!(now[1..], before[1..]);
+    assert_ne!(now[0], before[0]);
+}

@@ -22,10 +22,14 @@ impl Worker<'_> {
         };
         let (mut ports, mut refused) = (Vec::new(), None);
         for port in annotations::carried(&service, &self.ctx.index.defaults()) {
-            match self.allocate(id, port.port).await {
-                Ok(listen_port) => ports.push((port.clone(), listen_port)),
-                Err(no_port) => refused = refused.or(Some(no_port)),
-            }
+            let listen_port = match self.allocate(id, port.port).await {
+                Ok(listen_port) => Some(listen_port),
+                Err(no_port) => {
+                    refused = refused.or(Some(no_port));
+                    self.outside_of_the_range(id, port.port)
+                }
+            };
+            ports.extend(listen_port.map(|listen_port| (port.clone(), listen_port)));
         }
         match refused {
             // Nothing it has is in the Service any more, and nobody else has a port to give.
@@ -47,6 +51,14 @@ impl Worker<'_> {
             None | Some(_) => Step::Nothing,
         };
         Ok(Decided { step, keep: ports.iter().map(|(port, _)| port.port).collect(), refused })
+    }
+
+    /// The listen port that `port` has from when the range was another. It is nobody else's, and its clients use it.
+    fn outside_of_the_range(&self, id: &ServiceId, port: u16) -> Option<u16> {
+        let shadow = self.ctx.index.shadow(id)?;
+        let mut ports = shadow.ports.iter();
+        let (_, listen_port) = ports.find(|(of, listen)| *of == port && !self.allocator.covers(*listen))?;
+        Some(*listen_port)
     }
 
     /// That `id` has no shadow.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
+use tokio::time::Instant;
 use weft_config::ServiceId;
 
 use super::ShadowError;
@@ -65,12 +66,14 @@ pub(super) struct Written {
     pub id: ServiceId,
     pub keep: Vec<u16>,
     pub refused: Option<NoPort>,
+    pub began: Instant,
     pub done: Result<(), ShadowError>,
 }
 
 /// Takes the step that was decided for the Service `id`.
 pub(super) async fn write(ctx: &Context, id: ServiceId, decided: Decided) -> Written {
     let Decided { step, keep, refused } = decided;
+    let began = Instant::now();
     let done = step.take(ctx, &id).await;
-    Written { id, keep, refused, done }
+    Written { id, keep, refused, began, done }
 }

@@ -1,0 +1,185 @@
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+use weft_config::ServiceId;
+use weft_config::status::{ProxyStatus, Rejection};
+use weft_crds::meshconfig::DnsFound;
+
+use super::super::rollout::Strategy;
+use super::super::rollout::record::Record;
+use super::*;
+use crate::index::ProxyPod;
+
+fn daemonset(desired: i32, ready: i32, updated: i32) -> Result<DaemonSet, String> {
+    let status = serde_json::json!({"desiredNumberScheduled": desired, "numberReady": ready, "numberMisscheduled": 0,
+        "currentNumberScheduled": desired, "updatedNumberScheduled": updated, "observedGeneration": 1});
+    let object = serde_json::json!({"metadata": {"generation": 1}, "status": status});
+    serde_json::from_value(object).map_err(|error| error.to_string())
+}
+
+fn told(node: &str, digest: &str, rejected: bool) -> Told {
+    let pod = ProxyPod { node: node.into(), address: [10, 0, 0, 1].into(), ready: true };
+    let rejection = Rejection { resource: "Service shop/cart".into(), reason: "no".into() };
+    let rejections = if rejected { vec![rejection] } else { vec![] };
+    (pod, Some(ProxyStatus { digest: digest.into(), rejections, connected: true, ..ProxyStatus::default() }))
+}
+
+fn time(second: i64) -> Time {
+    Time(Timestamp::from_second(second).unwrap())
+}
+
+fn standing(state: DnsState) -> Standing {
+    Standing { found: DnsFound { provider: "CoreDNS".into(), version: "1.14.6".into() }, state }
+}
+
+fn configured() -> Standing {
+    standing(DnsState::Configured("CoreDNS", "every DNS pod answers for the mesh domains".into()))
+}
+
+fn summary(daemonset: &Result<DaemonSet, String>, dns: &Standing, told: &[Told], counts: &Counts) -> String {
+    rolled(daemonset, dns, told, counts, None)
+}
+
+fn rolled(
+    daemonset: &Result<DaemonSet, String>,
+    dns: &Standing,
+    told: &[Told],
+    counts: &Counts,
+    rollout: Option<&Decision>,
+) -> String {
+    let observed = Observed {
+        generation: Some(1),
+        daemonset,
+        rollout,
+        namespace: "weft-system",
+        dns,
+        told,
+        digest: "d",
+        counts,
+        problems: &[],
+        services: 3,
+        shadows: 3,
+        smi: SmiCounts::default(),
+    };
+    let status = of(&observed, &MeshConfigStatus::default(), &time(0));
+    let lines =
+        status.conditions.iter().map(|c| format!("{} {} {}: {}", c.type_, c.status, c.reason, c.message));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn people_read_how_it_stands() {
+    let well = configured();
+    let none = Counts::default();
+    let failing = Counts {
+        failures: BTreeMap::from([
+            (ServiceId::new("a", "b"), "Service a/b port 80 gets no listen port".to_owned()),
+            (ServiceId::new("c", "d"), "other".to_owned()),
+        ]),
+        ..Counts::default()
+    };
+    let in_sync = [told("node1", "d", false), told("node2", "d", false)];
+    let rollout = |stage| Decision { strategy: Strategy::Hold, stage, served: 2 };
+    let half = rollout(Stage::Rolling { updated: 1, nodes: 2 });
+    let record = Record {
+        template: "t".into(),
+        node: "node1".into(),
+        pod: "weft-proxy-x".into(),
+        image: "weft-proxy:bad".into(),
+        reason: "CrashLoopBackOff".into(),
+        message: "it ended with exit code 1 (Error)".into(),
+    };
+    let paused = rollout(Stage::Paused(record));
+    let mut text = String::new();
+    for (title, summary) in [
+        ("all well", summary(&daemonset(2, 2, 2), &well, &in_sync, &none)),
+        (
+            "starting",
+            summary(
+                &daemonset(2, 1, 2),
+                &standing(DnsState::Propagating("DNS pod 1 waits".into())),
+                &[],
+                &none,
+            ),
+        ),
+        // The old proxy of a node drains: the DaemonSet counts it as not ready.
+        ("rolling", rolled(&daemonset(2, 1, 1), &well, &in_sync, &none, Some(&half))),
+        ("stopped", rolled(&daemonset(2, 2, 1), &well, &in_sync, &none, Some(&paused))),
+        ("a proxy behind", summary(&daemonset(2, 2, 2), &well, &[told("node1", "old", false)], &none)),
+        ("refused", summary(&daemonset(2, 2, 2), &well, &[told("node1", "old", true)], &none)),
+        (
+            "dns broken",
+            summary(
+                &daemonset(2, 2, 2),
+                &standing(DnsState::Failed("ConfigMap kube-system/coredns: gone".into())),
+                &in_sync,
+                &none,
+            ),
+        ),
+        (
+            "dns fought over",
+            summary(
+                &daemonset(2, 2, 2),
+                &standing(DnsState::Conflict("argocd undoes it".into())),
+                &in_sync,
+                &none,
+            ),
+        ),
+        (
+            "dns not taken up",
+            summary(
+                &daemonset(2, 2, 2),
+                &standing(DnsState::Behind("DNS pod 1 waits".into())),
+                &in_sync,
+                &none,
+            ),
+        ),
+        (
+            "dns by hand",
+            summary(&daemonset(2, 2, 2), &standing(DnsState::ByHand("tell it".into())), &in_sync, &none),
+        ),
+        (
+            "dns left alone",
+            summary(&daemonset(2, 2, 2), &standing(DnsState::Manual("add this".into())), &in_sync, &none),
+        ),
+        (
+            "daemonset refused",
+            summary(&Err("DaemonSet weft-system/weft-proxy: invalid".into()), &well, &in_sync, &none),
+        ),
+        ("no nodes, ports out", summary(&daemonset(0, 0, 0), &well, &[], &failing)),
+    ] {
+        text += &format!("== {title}\n{summary}\n");
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn times_change_only_when_the_condition_does() {
+    let (daemonset, dns, counts) = (daemonset(1, 1, 1), configured(), Counts::default());
+    let observed = Observed {
+        generation: Some(1),
+        daemonset: &daemonset,
+        rollout: None,
+        namespace: "weft-system",
+        dns: &dns,
+        told: &[],
+        digest: "d",
+        counts: &counts,
+        problems: &[],
+        services: 0,
+        shadows: 0,
+        smi: SmiCounts::default(),
+    };
+    let first = of(&observed, &MeshConfigStatus::default(), &time(10));
+    let second = of(&observed, &first, &time(20));
+    assert_eq!(first, second);
+    let broken = standing(DnsState::Failed("gone".into()));
+    let third = of(&Observed { dns: &broken, ..observed }, &second, &time(30));
+    let at = |status: &MeshConfigStatus, kind| {
+        status.conditions.iter().find(|c| c.type_ == kind).unwrap().last_transition_time.clone()
+    };
+    assert_eq!(
+        (at(&third, DNS_CONFIGURED), at(&third, READY), at(&third, PROXIES_READY)),
+        (time(30), time(30), time(10))
+    );
+}
