@@ -29,6 +29,11 @@ pub enum NoPort {
         "Service {0} port {1} gets no listen port: all of the range are in use; widen spec.proxy.listenPorts in the MeshConfig"
     )]
     Exhausted(ServiceId, u16),
+    /// The same, but it has one from when the range was another.
+    #[error(
+        "Service {0} port {1} goes on at listen port {2}, outside of the range, all of which are in use; widen spec.proxy.listenPorts in the MeshConfig"
+    )]
+    Outside(ServiceId, u16, u16),
     /// The free ones may still be held by a proxy.
     #[error(
         "Service {0} port {1} waits for a listen port: the free ones are still held by a proxy or one did not answer"
@@ -43,6 +48,8 @@ pub struct Allocator {
     last: u16,
     owners: BTreeMap<u16, Owner>,
     by_owner: BTreeMap<Owner, u16>,
+    /// What the record has outside of the range: nobody else's, and nobody gets it.
+    outside: BTreeMap<Owner, u16>,
     /// Ports not in use that a proxy may hold, with the number of the release that put them here.
     doubtful: BTreeMap<u16, u64>,
     releases: u64,
@@ -54,18 +61,31 @@ pub struct Allocator {
 pub struct Question(BTreeMap<u16, u64>);
 
 impl Allocator {
-    /// Rebuilt from `records`, oldest first: of two that claim a port the older keeps it. A port outside of the range is
-    /// not taken over: its owner will get another.
+    /// Rebuilt from `records`, oldest first: of two that claim a port the older keeps it. The owner of one outside of the range
+    /// gets another, and has the old one while there is none.
     pub fn new(first: u16, last: u16, records: impl IntoIterator<Item = Record>) -> Self {
-        let (owners, by_owner) = Default::default();
-        let mut allocator =
-            Self { first, last, owners, by_owner, doubtful: BTreeMap::new(), releases: 0, next: first };
+        let mut allocator = Self {
+            first,
+            last,
+            owners: BTreeMap::new(),
+            by_owner: BTreeMap::new(),
+            outside: BTreeMap::new(),
+            doubtful: BTreeMap::new(),
+            releases: 0,
+            next: first,
+        };
+        let mut taken_outside = BTreeSet::new();
         for record in records {
             for (port, listen_port) in record.ports {
                 let owner = (record.service.clone(), port);
-                let free =
-                    !allocator.owners.contains_key(&listen_port) && !allocator.by_owner.contains_key(&owner);
-                if allocator.covers(listen_port) && free {
+                if allocator.by_owner.contains_key(&owner) || allocator.outside.contains_key(&owner) {
+                    continue;
+                }
+                if !(first..=last).contains(&listen_port) {
+                    if taken_outside.insert(listen_port) {
+                        allocator.outside.insert(owner, listen_port);
+                    }
+                } else if !allocator.owners.contains_key(&listen_port) {
                     allocator.own(owner, listen_port);
                 }
             }
@@ -97,34 +117,51 @@ impl Allocator {
         let circle = (self.next..=self.last).chain(self.first..self.next);
         let free = |port: &u16| !self.owners.contains_key(port) && !self.doubtful.contains_key(port);
         let Some(listen_port) = circle.into_iter().find(free) else {
-            let no_port = if self.doubtful.is_empty() { NoPort::Exhausted } else { NoPort::InDoubt };
-            return Err(no_port(service.clone(), port));
+            return Err(match self.outside.get(&owner) {
+                _ if !self.doubtful.is_empty() => NoPort::InDoubt(owner.0, port),
+                Some(outside) => NoPort::Outside(owner.0, port, *outside),
+                None => NoPort::Exhausted(owner.0, port),
+            });
         };
         self.next = self.after(listen_port);
         self.own(owner, listen_port);
         Ok(listen_port)
     }
 
+    /// The listen port that `port` of `service` has outside of the range, from when that was another.
+    pub fn outside(&self, service: &ServiceId, port: u16) -> Option<u16> {
+        self.outside.get(&(service.clone(), port)).copied()
+    }
+
     /// Whether `service` has any.
     pub fn owns_any(&self, service: &ServiceId) -> bool {
-        self.by_owner.range(Self::of(service)).next().is_some()
+        let any = |ports: &BTreeMap<Owner, u16>| ports.range(Self::of(service)).next().is_some();
+        any(&self.by_owner) || any(&self.outside)
     }
 
     fn of(service: &ServiceId) -> RangeInclusive<Owner> {
         (service.clone(), 0)..=(service.clone(), u16::MAX)
     }
 
-    /// Gives back the ports of `service` except those in `keep`. They are in doubt from now on.
-    pub fn release_except(&mut self, service: &ServiceId, keep: &[u16]) {
-        let gone = self.by_owner.range(Self::of(service)).map(|(owner, _)| owner);
-        let gone: Vec<_> = gone.filter(|(_, port)| !keep.contains(port)).cloned().collect();
-        for owner in gone {
+    /// Gives back the ports of `service` except those in `keep`. They are in doubt from now on. Whether there were any.
+    pub fn release_except(&mut self, service: &ServiceId, keep: &[u16]) -> bool {
+        let of = |ports: &BTreeMap<Owner, u16>| -> Vec<Owner> {
+            ports.range(Self::of(service)).map(|(owner, _)| owner.clone()).collect()
+        };
+        for owner in of(&self.outside) {
+            if !keep.contains(&owner.1) || self.by_owner.contains_key(&owner) {
+                self.outside.remove(&owner);
+            }
+        }
+        let before = self.releases;
+        for owner in of(&self.by_owner).into_iter().filter(|(_, port)| !keep.contains(port)) {
             if let Some(listen_port) = self.by_owner.remove(&owner) {
                 self.owners.remove(&listen_port);
                 self.releases += 1;
                 self.doubtful.insert(listen_port, self.releases);
             }
         }
+        self.releases > before
     }
 
     /// What is in doubt now. Ask every proxy, then [`Allocator::confirm`].
@@ -142,14 +179,9 @@ impl Allocator {
         }
     }
 
-    /// Whether `listen_port` is in the range.
-    pub fn covers(&self, listen_port: u16) -> bool {
-        (self.first..=self.last).contains(&listen_port)
-    }
-
-    /// Ports in use.
+    /// Ports in use, those outside of the range included.
     pub fn used(&self) -> usize {
-        self.owners.len()
+        self.owners.len() + self.outside.len()
     }
 
     /// Ports left in the range, those in doubt included.
@@ -256,6 +288,29 @@ mod tests {
         let mut allocator =
             confirmed(100, 109, vec![Record { service: service(1), ports: vec![(80, 5000)] }]);
         assert_eq!(allocator.allocate(&service(1), 80), Ok(100));
+    }
+
+    #[test]
+    fn a_port_outside_of_the_range_is_its_owners_while_there_is_no_other() {
+        let one = Record { service: service(1), ports: vec![(80, 100), (81, 5000), (82, 5001)] };
+        // Somebody has given it another's; of two claims the older counts.
+        let two = Record { service: service(2), ports: vec![(80, 5000)] };
+        let mut allocator = confirmed(100, 100, vec![one, two]);
+        assert_eq!(allocator.allocate(&service(1), 80), Ok(100));
+        let goes_on = allocator.allocate(&service(1), 81);
+        assert_eq!(goes_on, Err(NoPort::Outside(service(1), 81, 5000)));
+        assert_eq!(allocator.allocate(&service(2), 80), Err(NoPort::Exhausted(service(2), 80)));
+        assert_eq!((allocator.used(), allocator.free()), (3, 0));
+        assert_eq!(allocator.outside(&service(1), 81), Some(5000));
+
+        assert!(allocator.release_except(&service(1), &[81]));
+        assert_eq!(allocator.outside(&service(1), 82), None, "it was given back");
+        let question = allocator.question();
+        allocator.confirm(&question, &BTreeSet::new());
+        assert_eq!(allocator.allocate(&service(1), 81), Ok(100));
+        assert_eq!(allocator.outside(&service(1), 81), Some(5000), "until the new one is written");
+        assert!(!allocator.release_except(&service(1), &[81]));
+        assert_eq!(allocator.outside(&service(1), 81), None);
     }
 
     #[test]

@@ -56,3 +56,20 @@ impl WriteError {
         matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == code)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_less_at_a_time_would_help_is_told_from_what_it_would_not() {
+        let refused = |code: u16| {
+            let status = kube::core::Status { code, ..Default::default() };
+            WriteError::Api { object: "Service a/b".into(), source: kube::Error::Api(Box::new(status)) }
+        };
+        assert!([429, 500, 503, 504].into_iter().all(|code| refused(code).is_overload()));
+        assert!(![403, 404, 409, 422].into_iter().any(|code| refused(code).is_overload()));
+        assert!(WriteError::Unanswered("Service a/b".into()).is_overload());
+        assert!(!WriteError::NotLeader("Service a/b".into()).is_overload());
+    }
+}

@@ -96,6 +96,7 @@ pub async fn run(ctx: &Context, shadows: &Shadows) {
     let prefer_same_node = prefers_same_node(ctx).await;
     let mut mesh = ctx.index.mesh();
     let mut removing = shadows.removing.subscribe();
+    let mut pace = Pace::default();
     loop {
         // Without a MeshConfig there is nothing to do: its shadows go with it, by their ownerReference.
         let Some(active) = mesh.borrow_and_update().clone() else {
@@ -115,9 +116,10 @@ pub async fn run(ctx: &Context, shadows: &Shadows) {
                 continue;
             }
         };
-        let mut worker = Worker::new(ctx, shadows, &active, prefer_same_node, record);
+        let mut worker = Worker::new(ctx, shadows, &active, prefer_same_node, record, pace);
         // Another spec, or another MeshConfig: begin anew, from the record.
         worker.run(&mut removing, &mut mesh).await;
+        pace = std::mem::take(&mut worker.pace);
     }
 }
 
@@ -147,12 +149,16 @@ struct Worker<'a> {
     owner: Value,
     prefer_same_node: bool,
     allocator: Allocator,
+    /// Services of whose shadows the record has something else than the index.
+    behind: BTreeSet<ServiceId>,
     pace: Pace,
     /// The proxies have been asked in this round what they hold: asking again would not tell more.
     asked: bool,
     /// Services to try again, when, and after which wait.
     again: BTreeMap<ServiceId, (Instant, Duration)>,
     failures: BTreeMap<ServiceId, String>,
+    /// Those of them that have no listen port, or no good one.
+    refused: BTreeSet<ServiceId>,
 }
 
 impl<'a> Worker<'a> {
@@ -162,11 +168,15 @@ impl<'a> Worker<'a> {
         mesh: &MeshConfig,
         same_node: bool,
         record: Vec<Record>,
+        pace: Pace,
     ) -> Self {
         let range = mesh.spec.proxy.listen_ports;
         // Of these nobody may tell any more: what became of them was seen before the record was here.
         let forgotten = record.iter().map(|one| &one.service).filter(|id| ctx.index.meshed(id).is_none());
         let again = forgotten.map(|id| (id.clone(), (Instant::now(), FIRST_WAIT))).collect();
+        let known =
+            |one: &Record| ctx.index.shadow(&one.service).is_some_and(|shadow| shadow.ports == one.ports);
+        let behind = record.iter().filter(|one| !known(one)).map(|one| one.service.clone()).collect();
         let allocator = Allocator::new(range.from, range.to, record);
         let owner = super::meshconfig::owner(mesh);
         let failures = BTreeMap::new();
@@ -179,10 +189,12 @@ impl<'a> Worker<'a> {
             owner,
             prefer_same_node: same_node,
             allocator,
-            pace: Pace::default(),
+            behind,
+            pace,
             asked: false,
             again,
             failures,
+            refused: BTreeSet::new(),
         }
     }
 
@@ -231,6 +243,10 @@ impl<'a> Worker<'a> {
             if changed() {
                 break;
             }
+            if self.is_behind(&id).await {
+                self.again.insert(id, (Instant::now() + FIRST_WAIT, FIRST_WAIT));
+                continue;
+            }
             let removing = self.mesh.is_some() && *removing.borrow() == self.mesh;
             match self.decide(&id, removing).await {
                 Ok(Decided { step: Step::Nothing, keep, refused }) => self.settle(id, &keep, refused),
@@ -259,14 +275,13 @@ impl<'a> Worker<'a> {
     fn publish(&self) {
         let (used, free) = (self.allocator.used(), self.allocator.free());
         let now = Counts { used, free, failures: self.failures.clone() };
-        let changed = self.shadows.counts.send_if_modified(|counts| {
+        self.shadows.counts.send_if_modified(|counts| {
             let changed = *counts != now;
             *counts = now;
             changed
         });
-        if changed {
-            self.ctx.publisher.set_failures(self.failures.clone());
-        }
+        // Not only when they have changed: the worker before took its own away.
+        self.ctx.publisher.set_failures(self.failures.clone());
     }
 
     fn written(&mut self, written: Written) {
@@ -281,19 +296,36 @@ impl<'a> Worker<'a> {
 
     /// What there was to do for a Service is done. Only then are the ports free that it no longer has.
     fn settle(&mut self, id: ServiceId, keep: &[u16], refused: Option<NoPort>) {
-        self.allocator.release_except(&id, keep);
+        let released = self.allocator.release_except(&id, keep);
         if let Some(no_port) = refused {
-            return self.failed(id, &no_port.into());
+            self.failed(id, &no_port.into());
+        } else {
+            self.again.remove(&id);
+            self.failures.remove(&id);
+            self.refused.remove(&id);
         }
-        self.again.remove(&id);
-        self.failures.remove(&id);
+        if released {
+            let soon = (Instant::now() + FIRST_WAIT, FIRST_WAIT);
+            self.again.extend(self.refused.iter().map(|id| (id.clone(), soon)));
+        }
     }
 
     fn failed(&mut self, id: ServiceId, error: &ShadowError) {
         self.ctx.metrics.reconcile_failures.inc();
         tracing::warn!(%error, "shadow Service");
-        let wait = self.again.get(&id).map_or(FIRST_WAIT, |(_, wait)| (*wait * 2).min(LONGEST_WAIT));
-        self.again.insert(id.clone(), (Instant::now() + wait, wait));
+        let now = Instant::now();
+        let next = match self.again.get(&id) {
+            // Something else than the time has led here.
+            Some(next) if next.0 > now => *next,
+            Some((_, wait)) => (now + (*wait * 2).min(LONGEST_WAIT), (*wait * 2).min(LONGEST_WAIT)),
+            None => (now + FIRST_WAIT, FIRST_WAIT),
+        };
+        self.again.insert(id.clone(), next);
+        if matches!(error, ShadowError::Port(_)) {
+            self.refused.insert(id.clone());
+        } else {
+            self.refused.remove(&id);
+        }
         self.failures.insert(id, error.to_string());
     }
 
@@ -314,6 +346,7 @@ impl<'a> Worker<'a> {
             }
             Err(error) => tracing::warn!(%error, "the pods of the proxies cannot be listed"),
         }
+        self.pace.was_not_looked_at();
         self.allocator.allocate(service, port)
     }
 }

@@ -25,8 +25,8 @@ const SERVICES: [(&str, &str); 6] = [
     ("dev", "cart"),
 ];
 const PORTS: [u16; 4] = [80, 81, 443, 8080];
-/// More than all of the Services can need, few enough to be used again soon.
-const RANGES: [(u16, u16); 3] = [(10_000, 10_011), (10_000, 10_015), (10_004, 10_017)];
+/// Few enough to be used again soon: as many as all of the Services can need, more, and (the last) fewer.
+const RANGES: [(u16, u16); 4] = [(10_000, 10_011), (10_000, 10_015), (10_004, 10_017), (10_006, 10_010)];
 
 /// Another MeshConfig in our namespace.
 const SECOND: &str = "/apis/weft.mesh/v1alpha1/namespaces/weft-system/meshconfigs/second";

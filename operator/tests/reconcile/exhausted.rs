@@ -58,7 +58,7 @@ async fn what_a_narrower_range_has_no_room_for_goes_on_where_it_was() {
     let before = target_ports(&api.get(SHADOW).unwrap());
     api.edit(MESH, |mesh| mesh["spec"] = sixteen());
     let message = until("Degraded", &api, || degraded(&api)).await;
-    assert!(message.contains("Service shop/cart port 96 gets no listen port"), "{message}");
+    assert!(message.contains("Service shop/cart port 96 goes on at listen port 10016"), "{message}");
     assert_eq!(target_ports(&api.get(SHADOW).unwrap()), before);
 
     // There is room for all of them elsewhere.

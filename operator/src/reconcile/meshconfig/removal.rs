@@ -18,6 +18,7 @@ const DNS_LEAVES: Duration = Duration::from_secs(45);
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// The same where the namespace is being deleted, after which nothing is left to try with.
 const LAST_TRIES: Duration = Duration::from_secs(4);
+
 impl Reconciler {
     /// DNS first, so that nobody is sent to what is about to go; then the shadows. The rest goes by ownerReference.
     pub(super) async fn remove(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {

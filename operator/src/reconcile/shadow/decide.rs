@@ -9,11 +9,32 @@ use super::desired::desired;
 use super::step::{Decided, Step};
 use super::{ShadowError, Worker};
 use crate::annotations;
+use crate::apply::WriteError;
 use crate::index::facts::{ShadowFacts, fingerprint};
 use crate::names::ShadowName;
 use crate::ports::NoPort;
 
 impl Worker<'_> {
+    /// Whether the index has yet to hear of what the record has of `id`. Services and their shadows come by one watch: while it
+    /// shows an older shadow, its Service may be older too, and what that no longer had might be taken from what it has.
+    pub(super) async fn is_behind(&mut self, id: &ServiceId) -> bool {
+        if !self.behind.contains(id) {
+            return false;
+        }
+        let live = match self.live(id).await {
+            Ok(live) => live.map(|live| live.ports),
+            Err(error) => {
+                tracing::warn!(%error, "shadow Service");
+                return true;
+            }
+        };
+        let behind = live != self.ctx.index.shadow(id).map(|shadow| shadow.ports.clone());
+        if !behind {
+            self.behind.remove(id);
+        }
+        behind
+    }
+
     /// What is to be done for a Service. When the range has not enough listen ports for it, it has those of its ports carried
     /// that get one; the ones it gives back thereby may serve the others soon after.
     pub(super) async fn decide(&mut self, id: &ServiceId, removing: bool) -> Result<Decided, ShadowError> {
@@ -26,13 +47,13 @@ impl Worker<'_> {
                 Ok(listen_port) => Some(listen_port),
                 Err(no_port) => {
                     refused = refused.or(Some(no_port));
-                    self.outside_of_the_range(id, port.port)
+                    self.allocator.outside(id, port.port)
                 }
             };
             ports.extend(listen_port.map(|listen_port| (port.clone(), listen_port)));
         }
         match refused {
-            // Nothing it has is in the Service any more, and nobody else has a port to give.
+            // It has none that is still wanted, and nobody else has one to give.
             Some(NoPort::Exhausted(..)) if ports.is_empty() => {
                 return Ok(Decided { step: self.none(id, removing).await?, keep: Vec::new(), refused });
             }
@@ -53,14 +74,6 @@ impl Worker<'_> {
         Ok(Decided { step, keep: ports.iter().map(|(port, _)| port.port).collect(), refused })
     }
 
-    /// The listen port that `port` has from when the range was another. It is nobody else's, and its clients use it.
-    fn outside_of_the_range(&self, id: &ServiceId, port: u16) -> Option<u16> {
-        let shadow = self.ctx.index.shadow(id)?;
-        let mut ports = shadow.ports.iter();
-        let (_, listen_port) = ports.find(|(of, listen)| *of == port && !self.allocator.covers(*listen))?;
-        Some(*listen_port)
-    }
-
     /// That `id` has no shadow.
     async fn none(&self, id: &ServiceId, removing: bool) -> Result<Step, ShadowError> {
         match self.unwanted(id, removing) {
@@ -72,11 +85,16 @@ impl Worker<'_> {
     /// The record has a shadow of `id` that the index does not: it may have gone, or the watch has not told of it yet. Only in
     /// the first case are its ports free.
     async fn unseen(&self, id: &ServiceId) -> Result<Step, ShadowError> {
+        let live = self.live(id).await?;
+        Ok(live.map_or(Step::Nothing, |shadow| Step::Delete(shadow.name, shadow.uid)))
+    }
+
+    /// The shadow of `id` as the API server has it.
+    async fn live(&self, id: &ServiceId) -> Result<Option<ShadowFacts>, WriteError> {
         let (namespace, name) = (&*self.ctx.namespace, ShadowName::of(id));
         let live = self.ctx.writer.look::<Service>(namespace, name.as_str()).await?;
         let ours = live.and_then(|live| ShadowFacts::of_ours(namespace, &live));
-        let ours = ours.filter(|shadow| shadow.service == *id);
-        Ok(ours.map_or(Step::Nothing, |shadow| Step::Delete(shadow.name, shadow.uid)))
+        Ok(ours.filter(|shadow| shadow.service == *id))
     }
 
     /// The shadow goes that is there although `id` is not in the mesh; or `id` itself, when it is one that somebody has made

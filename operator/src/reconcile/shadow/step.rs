@@ -57,7 +57,7 @@ pub(super) struct Decided {
     pub step: Step,
     /// The ports it keeps once that is done: it gives back the listen ports of all others.
     pub keep: Vec<u16>,
-    /// A port of it that gets no listen port. The others are carried all the same.
+    /// A port of it that gets no listen port of the range. The others are carried all the same.
     pub refused: Option<NoPort>,
 }
 
