@@ -90,13 +90,14 @@ mod tests {
     async fn a_slow_api_server_is_given_what_it_can_carry() {
         // Sixteen of these take 3.2 s; it can do three thousand.
         let (done, given_up) = write_for(Duration::from_secs(600), Duration::from_millis(200)).await;
-        assert!(done > 2900 && given_up < 16, "{done} done, {given_up} given up");
+        assert!(done > 2900 && given_up < 24, "{done} done, {given_up} given up");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_is_always_late_is_given_one_at_a_time() {
-        let (done, given_up) = write_for(Duration::from_secs(600), Duration::from_millis(1200)).await;
-        assert!(done > 450 && given_up < 16, "{done} done, {given_up} given up");
+        // What it is given at first, and what comes until it is through with that, is lost. It can do a thousand.
+        let (done, given_up) = write_for(Duration::from_secs(1200), Duration::from_millis(1200)).await;
+        assert!(done > 900 && given_up < 80, "{done} done, {given_up} given up");
     }
 
     #[tokio::test(start_paused = true)]
