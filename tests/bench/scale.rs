@@ -56,13 +56,14 @@ fn main() -> Result {
             mesh::installed(&cluster).await?;
         }
         let mut bench = Bench { cluster, embedded, figures: Figures::default() };
-        let mut flips = Flips::start(&bench.cluster).await?;
         for services in sizes {
             bench.fill(services).await?;
+            // Only now: nobody keeps a connection to a probe that has nothing to say while thousands of Services are made.
+            let mut flips = Flips::start(&bench.cluster).await?;
             bench.measure(services, &mut flips, seconds(busy)).await?;
+            flips.end().await?;
             bench.figures.write()?;
         }
-        flips.end().await?;
         if !keep {
             fill::remove(&bench.cluster).await?;
         }

@@ -46,6 +46,8 @@ pub struct Shadows {
     counts: watch::Sender<Counts>,
     /// The MeshConfig, by its uid, that is being removed: every shadow goes. Of another one that comes meanwhile none does.
     removing: watch::Sender<Option<String>>,
+    /// The one, by its uid, of which none is left: neither as the index has it nor in the record.
+    gone: watch::Sender<Option<String>>,
 }
 
 /// For the status.
@@ -68,6 +70,11 @@ impl Shadows {
     /// The same, as it changes.
     pub fn watch_counts(&self) -> watch::Receiver<Counts> {
         self.counts.subscribe()
+    }
+
+    /// Whether no shadow is left of the MeshConfig that is being removed.
+    pub fn are_gone(&self, mesh: Option<&str>) -> bool {
+        self.gone.borrow().as_deref().is_some_and(|gone| Some(gone) == mesh)
     }
 
     /// From now on every shadow is removed, while the MeshConfig with this uid is served; or no longer.
@@ -219,8 +226,12 @@ impl<'a> Worker<'a> {
             if !self.round(ids, removing, mesh).await {
                 return;
             }
-            self.publish();
+            self.publish(removing);
         }
+    }
+
+    fn is_removing(&self, removing: &watch::Receiver<Option<String>>) -> bool {
+        self.mesh.is_some() && *removing.borrow() == self.mesh
     }
 
     /// Works through `ids`. False: the MeshConfig has changed, and what was begun has ended.
@@ -243,11 +254,12 @@ impl<'a> Worker<'a> {
             if changed() {
                 break;
             }
-            if self.is_behind(&id).await {
-                self.again.insert(id, (Instant::now() + FIRST_WAIT, FIRST_WAIT));
+            let removing = self.is_removing(removing);
+            // When all go it does not matter what there was.
+            if !removing && self.is_behind(&id).await {
+                self.later(id);
                 continue;
             }
-            let removing = self.mesh.is_some() && *removing.borrow() == self.mesh;
             match self.decide(&id, removing).await {
                 Ok(Decided { step: Step::Nothing, keep, refused }) => self.settle(id, &keep, refused),
                 Ok(decided) => writes.push(write(ctx, id, decided)),
@@ -272,7 +284,9 @@ impl<'a> Worker<'a> {
         shadowed.chain(strays).chain(index.all_meshed()).collect()
     }
 
-    fn publish(&self) {
+    fn publish(&self, removing: &watch::Receiver<Option<String>>) {
+        let gone = self.is_removing(removing) && self.again.is_empty() && self.allocator.used() == 0;
+        self.shadows.gone.send_replace(self.mesh.clone().filter(|_| gone));
         let (used, free) = (self.allocator.used(), self.allocator.free());
         let now = Counts { used, free, failures: self.failures.clone() };
         self.shadows.counts.send_if_modified(|counts| {
@@ -313,20 +327,25 @@ impl<'a> Worker<'a> {
     fn failed(&mut self, id: ServiceId, error: &ShadowError) {
         self.ctx.metrics.reconcile_failures.inc();
         tracing::warn!(%error, "shadow Service");
-        let now = Instant::now();
-        let next = match self.again.get(&id) {
-            // Something else than the time has led here.
-            Some(next) if next.0 > now => *next,
-            Some((_, wait)) => (now + (*wait * 2).min(LONGEST_WAIT), (*wait * 2).min(LONGEST_WAIT)),
-            None => (now + FIRST_WAIT, FIRST_WAIT),
-        };
-        self.again.insert(id.clone(), next);
+        self.later(id.clone());
         if matches!(error, ShadowError::Port(_)) {
             self.refused.insert(id.clone());
         } else {
             self.refused.remove(&id);
         }
         self.failures.insert(id, error.to_string());
+    }
+
+    /// `id` is looked at again, after a wait that is longer each time.
+    fn later(&mut self, id: ServiceId) {
+        let now = Instant::now();
+        let wait = match self.again.get(&id) {
+            // Something else than the time has led here.
+            Some((at, _)) if *at > now => return,
+            Some((_, wait)) => (*wait * 2).min(LONGEST_WAIT),
+            None => FIRST_WAIT,
+        };
+        self.again.insert(id, (now + wait, wait));
     }
 
     /// A listen port; when the free ones are in doubt the proxies are asked, once in a round.

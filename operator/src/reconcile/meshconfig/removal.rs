@@ -41,7 +41,9 @@ impl Reconciler {
             }
         }
         self.shadows.remove_all_of(mesh.uid());
-        if !self.ctx.index.shadows().is_empty() || !self.ctx.index.strays().is_empty() {
+        let index = &self.ctx.index;
+        let gone = self.shadows.are_gone(mesh.uid().as_deref());
+        if !gone || !index.shadows().is_empty() || !index.strays().is_empty() {
             return Ok(Action::requeue(Duration::from_millis(200)));
         }
         self.let_go(mesh).await
