@@ -283,7 +283,8 @@ impl World {
                 Answer::Broken => "lost".to_owned(),
             };
             let lost = if course == Course::Ambiguous { ", the answer is lost" } else { "" };
-            format!("{} {method} {path}{watch}: {code}{lost}", world.replicas[process].pod)
+            let told = if path.ends_with("/status") { conditions(&pending.sent.body) } else { String::new() };
+            format!("{} {method} {path}{watch}: {code}{lost}{told}", world.replicas[process].pod)
         });
         if course == Course::CrashAfter && self.replicas[process].alive {
             self.note(("crash", name), |world| {
@@ -435,4 +436,14 @@ fn without_clock(path: &str) -> String {
 
 fn text(value: &Value) -> Bytes {
     Bytes::from(value.to_string())
+}
+
+/// The conditions in a status that is written.
+fn conditions(body: &Value) -> String {
+    let conditions = body["status"]["conditions"].as_array().into_iter().flatten();
+    let one = |condition: &Value| {
+        let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+        format!(" {}={} {} ({})", text("type"), text("status"), text("reason"), text("message"))
+    };
+    conditions.map(one).collect()
 }
