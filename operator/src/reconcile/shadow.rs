@@ -39,6 +39,8 @@ const PREFER_SAME_NODE_SINCE: u32 = 34;
 /// Waits before a Service is tried again: doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long the watch may take to tell of a shadow that was made, before it is looked at.
+const UNHEARD: Duration = Duration::from_secs(2);
 
 /// What others may see and say.
 #[derive(Clone, Default)]
@@ -158,6 +160,9 @@ struct Worker<'a> {
     allocator: Allocator,
     /// Services of whose shadows the record has something else than the index.
     behind: BTreeSet<ServiceId>,
+    /// Services whose shadows were made, of which the index has not heard yet. Should one go before it does, it would hear of
+    /// neither.
+    unheard: BTreeSet<ServiceId>,
     pace: Pace,
     /// The proxies have been asked in this round what they hold: asking again would not tell more.
     asked: bool,
@@ -197,6 +202,7 @@ impl<'a> Worker<'a> {
             prefer_same_node: same_node,
             allocator,
             behind,
+            unheard: BTreeSet::new(),
             pace,
             asked: false,
             again,
@@ -302,7 +308,15 @@ impl<'a> Worker<'a> {
         let overload = matches!(&written.done, Err(ShadowError::Write(error)) if error.is_overload());
         self.pace.ended(written.began, overload);
         match written.done {
-            Ok(()) => self.settle(written.id, &written.keep, written.refused),
+            Ok(()) => {
+                let unheard = !written.keep.is_empty() && self.ctx.index.shadow(&written.id).is_none();
+                let unheard = unheard.then(|| written.id.clone());
+                self.settle(written.id, &written.keep, written.refused);
+                if let Some(id) = unheard {
+                    self.again.entry(id.clone()).or_insert((Instant::now() + UNHEARD, UNHEARD));
+                    self.unheard.insert(id);
+                }
+            }
             // It may have happened all the same, so its ports stay its own until it is tried again.
             Err(error) => self.failed(written.id, &error),
         }

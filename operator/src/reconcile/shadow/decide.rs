@@ -15,10 +15,13 @@ use crate::names::ShadowName;
 use crate::ports::NoPort;
 
 impl Worker<'_> {
-    /// Whether the index has yet to hear of what the record has of `id`. Services and their shadows come by one watch: while it
+    /// Whether the index has yet to hear of what the record has of `id`, or of what was made for it. Services and their shadows come by one watch: while it
     /// shows an older shadow, its Service may be older too, and what that no longer had might be taken from what it has.
     pub(super) async fn is_behind(&mut self, id: &ServiceId) -> bool {
-        if !self.behind.contains(id) {
+        if self.unheard.contains(id) && self.ctx.index.shadow(id).is_some() {
+            self.unheard.remove(id);
+        }
+        if !self.behind.contains(id) && !self.unheard.contains(id) {
             return false;
         }
         let live = match self.live(id).await {
@@ -31,6 +34,7 @@ impl Worker<'_> {
         let behind = live != self.ctx.index.shadow(id).map(|shadow| shadow.ports.clone());
         if !behind {
             self.behind.remove(id);
+            self.unheard.remove(id);
         }
         behind
     }
