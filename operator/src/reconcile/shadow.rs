@@ -55,7 +55,7 @@ pub struct Shadows {
 /// For the status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Listen ports in use and left.
+    /// Listen ports in use, those outside of the range included.
     pub used: usize,
     /// Listen ports left.
     pub free: usize,

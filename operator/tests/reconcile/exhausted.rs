@@ -11,19 +11,20 @@ fn ports_of(api: &ApiServer) -> Option<Vec<u64>> {
     Some(target_ports(&api.get(SHADOW)?).into_iter().map(|(port, _)| port).collect())
 }
 
-fn degraded(api: &ApiServer) -> Option<String> {
-    condition(&api.get(MESH)?, "Degraded")
-        .filter(|(status, ..)| status == "True")
-        .map(|(.., message)| message)
+#[tokio::test(flavor = "multi_thread")]
+async fn exhausted_ports_name_the_service() {
+    let (api, client) = cluster().await;
+    api.put(MESH, a_mesh(&json!({"proxy": {"listenPorts": {"from": 10000, "to": 10000}}})));
+    let _operator = operator(client);
+    let message = until("Degraded", &api, || degraded(&api)).await;
+    assert!(message.contains("Service shop/cart port 81") && message.contains("listenPorts"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_with_too_many_ports_has_as_many_carried_as_there_are() {
-    let (api, client) = cluster().await;
+    let (api, _operator) = standing_mesh(sixteen()).await;
     let all: Vec<u16> = (80..98).collect();
     api.put(CART, a_service("10.96.0.20", &all));
-    api.put(MESH, a_mesh(&sixteen()));
-    let _operator = operator(client);
     let message = until("Degraded", &api, || degraded(&api)).await;
     assert!(message.contains("Service shop/cart port 96 gets no listen port"), "{message}");
     until("sixteen ports", &api, || (ports_of(&api)? == (80..96).collect::<Vec<_>>()).then_some(())).await;
@@ -36,11 +37,9 @@ async fn a_service_with_too_many_ports_has_as_many_carried_as_there_are() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_whose_ports_all_change_gets_its_own_old_listen_ports_when_there_are_no_others() {
-    let (api, client) = cluster().await;
+    let (api, _operator) = standing_mesh(sixteen()).await;
     let before: Vec<u16> = (80..96).collect();
     api.put(CART, a_service("10.96.0.20", &before));
-    api.put(MESH, a_mesh(&sixteen()));
-    let _operator = operator(client);
     until("sixteen ports", &api, || (ports_of(&api)?.len() == 16).then_some(())).await;
     let after: Vec<u16> = (180..196).collect();
     api.put(CART, a_service("10.96.0.20", &after));
@@ -50,10 +49,8 @@ async fn a_service_whose_ports_all_change_gets_its_own_old_listen_ports_when_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_narrower_range_has_no_room_for_goes_on_where_it_was() {
-    let (api, client) = cluster().await;
+    let (api, _operator) = standing_mesh(json!({})).await;
     api.put(CART, a_service("10.96.0.20", &(80..98).collect::<Vec<_>>()));
-    api.put(MESH, a_mesh(&json!({})));
-    let _operator = operator(client);
     until("eighteen ports", &api, || (ports_of(&api)?.len() == 18).then_some(())).await;
     let before = target_ports(&api.get(SHADOW).unwrap());
     api.edit(MESH, |mesh| mesh["spec"] = sixteen());

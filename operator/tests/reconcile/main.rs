@@ -111,6 +111,13 @@ fn condition(object: &Value, kind: &str) -> Option<(String, String, String)> {
     Some((text("status"), text("reason"), text("message")))
 }
 
+/// What needs a person, by the status.
+fn degraded(api: &ApiServer) -> Option<String> {
+    condition(&api.get(MESH)?, "Degraded")
+        .filter(|(status, ..)| status == "True")
+        .map(|(.., message)| message)
+}
+
 fn reason(api: &ApiServer, mesh: &str, kind: &str) -> Option<String> {
     condition(&api.get(mesh)?, kind).map(|(_, reason, _)| reason)
 }
@@ -325,16 +332,6 @@ async fn dns_that_cannot_be_edited_is_told_in_the_status() {
     assert_eq!((status.as_str(), reason.as_str()), ("False", "DNSFailed"));
     assert!(message.contains("dns.manage"), "{message}");
     until("the rest goes on", &api, || api.get(SHADOW)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn exhausted_ports_name_the_service() {
-    let (api, client) = cluster().await;
-    api.put(MESH, a_mesh(&json!({"proxy": {"listenPorts": {"from": 10000, "to": 10000}}})));
-    let _operator = operator(client);
-    let degraded = || condition(&api.get(MESH)?, "Degraded").filter(|(status, ..)| status == "True");
-    let message = until("Degraded", &api, degraded).await.2;
-    assert!(message.contains("Service shop/cart port 81") && message.contains("listenPorts"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

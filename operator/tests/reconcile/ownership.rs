@@ -98,8 +98,7 @@ async fn somebodys_service_in_the_place_of_a_shadow_is_left_alone_and_told_of() 
         api.put(SHADOW, in_the_way(labels));
         api.put(MESH, a_mesh(&json!({})));
         let operator = operator(client);
-        let degraded = || condition(&api.get(MESH)?, "Degraded").filter(|(status, ..)| status == "True");
-        let message = until("Degraded", &api, degraded).await.2;
+        let message = until("Degraded", &api, || degraded(&api)).await;
         assert!(message.contains("Service weft-system/cart-weft-shop is there already"), "{message}");
         let theirs = api.get(SHADOW).unwrap();
 

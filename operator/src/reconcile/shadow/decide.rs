@@ -15,8 +15,9 @@ use crate::names::ShadowName;
 use crate::ports::NoPort;
 
 impl Worker<'_> {
-    /// Whether the index has yet to hear of what the record has of `id`, or of what was made for it. Services and their shadows come by one watch: while it
-    /// shows an older shadow, its Service may be older too, and what that no longer had might be taken from what it has.
+    /// Whether the index has yet to hear of what the record has of `id`, or of what was made for it. Services and their shadows
+    /// come by one watch: while it shows an older shadow, its Service may be older too, and what that no longer had might be taken
+    /// from what it has.
     pub(super) async fn is_behind(&mut self, id: &ServiceId) -> bool {
         if self.unheard.contains(id) && self.ctx.index.shadow(id).is_some() {
             self.unheard.remove(id);
