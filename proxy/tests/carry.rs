@@ -285,6 +285,32 @@ async fn a_port_that_cannot_be_had_is_refused_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ports_leave_descriptors_for_connections_and_who_is_refused_one_gets_it_when_another_is_closed() {
+    let backend = Backend::start("one").await;
+    // Room for three ports.
+    let mut proxy = Proxy::with_files(4);
+    let ports = ["a", "b", "c"].map(|name| proxy.service(name, &[backend.address]));
+    let (fourth, fifth) = (free_port(), free_port());
+    proxy.service_on("d", fourth, &[backend.address]);
+    proxy.service_on("e", fifth, &[backend.address]);
+    let why = proxy.applier.rejections().values().next().expect("it is refused").clone();
+    assert!(why.contains("3 ports are open") && why.contains("raise the limit"), "{why}");
+    assert_eq!(proxy.applier.rejections().len(), 2);
+    assert!(TcpStream::connect(("127.0.0.1", fourth)).await.is_err());
+    assert!(exchange(ports[0], "GET / HTTP/1.0\r\n\r\n").await.contains(" 200 OK"));
+
+    proxy.remove("b");
+    let refused: Vec<_> = proxy.applier.rejections().keys().map(ToString::to_string).collect();
+    assert_eq!(refused, ["Service shop/e"]);
+    assert!(exchange(fourth, "GET / HTTP/1.0\r\n\r\n").await.contains(" 200 OK"));
+    // What is no longer wanted is not tried any more.
+    proxy.remove("e");
+    proxy.remove("a");
+    assert!(proxy.applier.rejections().is_empty());
+    assert!(TcpStream::connect(("127.0.0.1", fifth)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_lets_everybody_finish_and_turns_nobody_away() {
     let backend = Backend::start("one").await;
     let mut proxy = Proxy::start();

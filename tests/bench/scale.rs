@@ -85,7 +85,9 @@ impl Bench {
         let before = self.cpu_of_all().await?;
         fill::add(&self.cluster, services).await?;
         eprintln!("{services} Services are there after {:.0} s", began.elapsed().as_secs_f64());
-        wait::until_every(seconds(1), "all are carried", seconds(1200), async || {
+        // Kubernetes needs ever longer for each the more there are: with 10,000, half a second.
+        let patience = seconds(600 + u64::try_from(services)?);
+        wait::until_every(seconds(1), "all are carried", patience, async || {
             let status = mesh::status(&self.cluster).await?;
             let count = |field: &str| status[field].as_u64().unwrap_or(0);
             let carried = usize::try_from(count("shadowServices"))?;
@@ -113,7 +115,7 @@ impl Bench {
     async fn calm(&self) -> Result {
         let began = Instant::now();
         let mut last = (Instant::now(), self.cpu_of_all().await?);
-        wait::until_every(seconds(3), "the cluster is at rest", seconds(600), async || {
+        wait::until_every(seconds(3), "the cluster is at rest", seconds(1800), async || {
             let now = (Instant::now(), self.cpu_of_all().await?);
             let share = |name: &str| {
                 let before = last.1.get(name).copied().unwrap_or_default();

@@ -17,6 +17,9 @@ use crate::names::ShadowName;
 
 /// Marks a shadow Service, and by Kubernetes' doing its `EndpointSlices`, which are not read.
 pub const SHADOW_LABEL: &str = "weft.mesh/shadow";
+/// Label of the shadow Services, whose Endpoints get it too: no controller need look for slices made from these
+/// (`discovery.k8s.io`, `LabelSkipMirror`). Where it does, it goes through all slices of our namespace each time.
+pub const SKIP_MIRROR_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// On a shadow Service: namespace of the Service it stands for.
 pub const NAMESPACE_LABEL: &str = "weft.mesh/service-namespace";
 /// On a shadow Service: name of the Service it stands for.
@@ -167,9 +170,10 @@ pub fn fingerprint(service: &Service) -> u64 {
     let mut hasher = DefaultHasher::new();
     let ours = |map: &Option<BTreeMap<String, String>>| -> Vec<(String, String)> {
         let all = map.iter().flatten();
-        all.filter(|(key, _)| key.starts_with("weft.mesh/") || key.starts_with("app.kubernetes.io/"))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+        let ours = |key: &str| {
+            key.starts_with("weft.mesh/") || key.starts_with("app.kubernetes.io/") || key == SKIP_MIRROR_LABEL
+        };
+        all.filter(|(key, _)| ours(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
     };
     ours(&service.metadata.labels).hash(&mut hasher);
     for owner in service.metadata.owner_references.iter().flatten() {

@@ -2,8 +2,9 @@
 //! is a file of its own.
 
 mod removal;
+mod say;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,29 +12,30 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use weft_config::ServiceId;
-use weft_crds::{MeshConfig, MeshConfigStatus};
+use weft_crds::MeshConfig;
 
 use super::findings::Findings;
 use super::rollout::memory::Memory;
 use super::rollout::{self, Decision};
 use super::shadow::Shadows;
-use super::tell::shortened;
-use super::{daemonset, dns, proxies, status};
+use super::{daemonset, dns, listed, proxies, status};
 use crate::annotations::Settings;
 use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
 use crate::dns::facts::services;
 use crate::index::changes::About;
 use crate::index::claims::{FINALIZER, is_kept};
+use crate::index::proxy_pods::ProxyFacts;
 use crate::watches::Soon;
+use say::Said;
 
 /// How often the proxies and the DNS pods are asked how they are although nothing seemed to happen. The API server is not
 /// asked then: what it has is watched.
@@ -74,6 +76,8 @@ struct Reconciler {
     removal: Arc<Mutex<Option<(String, Instant)>>>,
     /// What this leader has seen of the proxies.
     rollout: Arc<Mutex<Memory>>,
+    /// What each MeshConfig's status was made to be last, by its uid.
+    said: Arc<Mutex<BTreeMap<String, Said>>>,
 }
 
 /// Reconciles until dropped.
@@ -112,6 +116,7 @@ pub async fn run(ctx: Context, shadows: Shadows, findings: Findings) {
                 failures: Arc::default(),
                 removal: Arc::default(),
                 rollout: Arc::default(),
+                said: Arc::default(),
             }),
         )
         .for_each(|_| std::future::ready(()))
@@ -191,9 +196,9 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
         ),
     };
     let now = Time(this.ctx.outside.time());
-    let before = mesh.status.clone().unwrap_or_default();
+    let before = this.status_of(&mesh);
     let status = status::not_served(mesh.metadata.generation, reason, &message, &before, &now);
-    this.write_status(&mesh, &status).await?;
+    this.write_status(&mesh, status).await?;
     Ok(Action::requeue(AT_REST))
 }
 
@@ -233,11 +238,11 @@ impl Reconciler {
             shadows: self.ctx.index.shadows().len(),
             smi: self.findings.counts(),
         };
-        let before = mesh.status.clone().unwrap_or_default();
+        let before = self.status_of(mesh);
         let status = status::of(&observed, &before, &Time(self.ctx.outside.time()));
         let rolling = rollout.is_some_and(|rollout| rollout.is_under_way());
         let settled = !rolling && status.conditions.iter().all(status::is_well);
-        self.write_status(mesh, &status).await?;
+        self.write_status(mesh, status).await?;
         let failure = daemonset.err().or_else(|| dns.state.failure().map(ToOwned::to_owned));
         if let Some(error) = failure {
             tracing::warn!(name = mesh.name_any(), error, "MeshConfig");
@@ -260,21 +265,36 @@ impl Reconciler {
         self.ctx.writer.apply(&service).await?;
         let live = self.ctx.writer.look::<DaemonSet>(namespace, daemonset::NAME).await?;
         let template = daemonset::template(mesh, namespace, &self.ctx.proxy_image);
-        let rollout = self.decide(mesh, live.as_ref(), &daemonset::wanted(&template, live.as_ref()));
+        let wanted = daemonset::wanted(&template, live.as_ref());
+        let rollout = self.decide(mesh, live.as_ref(), &wanted).await;
         let daemonset = daemonset::daemonset(mesh, namespace, &template, &rollout, &owner);
         let daemonset: DaemonSet = serde_json::from_value(daemonset)
             .map_err(|error| ReconcileError::Object("the proxies' DaemonSet", error))?;
         Ok((Box::pin(self.ctx.writer.apply_over(live, &daemonset)).await?, rollout))
     }
 
-    /// How the proxies come to be of the template that is wanted.
-    fn decide(&self, mesh: &MeshConfig, live: Option<&DaemonSet>, wanted: &str) -> Decision {
-        let (now, live) = (Instant::now(), live.map(daemonset::live));
-        let holds = live.as_ref().is_some_and(|live| live.holds);
-        let mut memory = self.memory();
-        let pods = memory.look(now, wanted, holds, &self.ctx.index.proxy_pods());
-        let pace = (&mesh.spec.proxy.rollout).into();
-        rollout::decide(live.as_ref(), wanted, &pods, pace, memory.held_for(now))
+    /// How the proxies come to be of the template that is wanted. No rollout is stopped for a person to look at on the word of
+    /// a watch alone: one that is behind shows a proxy that went long ago as ready, and as silent.
+    async fn decide(&self, mesh: &MeshConfig, live: Option<&DaemonSet>, wanted: &str) -> Decision {
+        let (live, pace) = (live.map(daemonset::live), (&mesh.spec.proxy.rollout).into());
+        let decide = |pods: &[Arc<ProxyFacts>]| {
+            let (now, mut memory) = (Instant::now(), self.memory());
+            let pods = memory.look(now, wanted, live.as_ref().is_some_and(|live| live.holds), pods);
+            let decision = rollout::decide(live.as_ref(), wanted, &pods, pace, memory.held_for(now));
+            (decision, pods)
+        };
+        let (decision, pods) = decide(&self.ctx.index.proxy_pods());
+        let known = live.as_ref().and_then(|live| live.failed.as_ref());
+        if decision.failed().is_none_or(|failed| Some(failed) == known) {
+            return decision;
+        }
+        match listed::proxies(&self.ctx).await {
+            Ok(pods) => decide(&pods.into_iter().map(Arc::new).collect::<Vec<_>>()).0,
+            Err(error) => {
+                tracing::warn!(%error, "the pods of the proxies cannot be listed");
+                rollout::hold(&pods, pace)
+            }
+        }
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -315,41 +335,4 @@ impl Reconciler {
         self.ctx.writer.merge::<MeshConfig>(&namespace, &mesh.name_any(), &patch).await?;
         Ok(())
     }
-
-    /// Writes what differs, and tells of each condition that changed in an Event.
-    async fn write_status(&self, mesh: &MeshConfig, status: &MeshConfigStatus) -> Result<(), ReconcileError> {
-        let before = mesh.status.clone().unwrap_or_default();
-        if before == *status {
-            return Ok(());
-        }
-        let namespace = mesh.namespace().unwrap_or_default();
-        self.ctx.writer.status::<MeshConfig>(&namespace, &mesh.name_any(), &json!(status)).await?;
-        for condition in status.conditions.iter().filter(|now| changed(now, &before.conditions)) {
-            let kind = if status::is_well(condition) { EventType::Normal } else { EventType::Warning };
-            self.event(mesh, kind, &condition.reason, format!("{}: {}", condition.type_, condition.message))
-                .await;
-        }
-        Ok(())
-    }
-
-    /// Only in our namespace: elsewhere we may write nothing but a status.
-    async fn event(&self, mesh: &MeshConfig, type_: EventType, reason: &str, note: String) {
-        if mesh.namespace().as_deref() != Some(&*self.ctx.namespace) {
-            return;
-        }
-        let event = Event {
-            type_,
-            reason: reason.into(),
-            note: Some(shortened(&note)),
-            action: "Reconcile".into(),
-            secondary: None,
-        };
-        if let Err(error) = self.ctx.writer.tell(&self.recorder, event, mesh.object_ref(&())).await {
-            tracing::debug!(%error, "an Event could not be written");
-        }
-    }
-}
-
-fn changed(now: &Condition, before: &[Condition]) -> bool {
-    !before.iter().any(|b| b.type_ == now.type_ && b.status == now.status && b.reason == now.reason)
 }

@@ -207,6 +207,13 @@ pub fn decide(live: Option<&Live>, wanted: &str, pods: &[Seen], pace: Pace, held
     decision(Strategy::Roll(surge(nodes.done, live.nodes)), rolling)
 }
 
+/// What is to be done while nobody can tell whether a pod that seems to have failed is there: nothing more is begun, and nothing
+/// is stopped for good.
+pub fn hold(pods: &[Seen], pace: Pace) -> Decision {
+    let nodes = Nodes::of(pods, pace);
+    Decision { strategy: Strategy::Hold, stage: nodes.rolling(), served: nodes.served }
+}
+
 /// On how many nodes at a time, after `done` went well: as many again, in powers of two, at most a quarter of all.
 fn surge(done: u32, nodes: u32) -> u32 {
     let doubled = 1_u32 << done.max(1).ilog2();
@@ -374,6 +381,13 @@ mod tests {
         let written = Live { template: "t1".into(), failed: None, ..live };
         let done = decide(Some(&written), "t1", &[new("a"), new("b")], PACE, Duration::ZERO);
         assert_eq!((done.strategy, done.stage), (Strategy::Roll(1), Stage::Complete));
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_held_and_not_stopped() {
+        let held = hold(&[old("a"), new("a"), old("b")], PACE);
+        assert_eq!((held.strategy, held.failed(), held.served), (Strategy::Hold, None, 2));
+        assert!(held.is_under_way());
     }
 
     #[test]

@@ -37,6 +37,8 @@ struct State {
     /// What was posted to collections, Events mostly.
     posted: Vec<Value>,
     refusals: Vec<Refusal>,
+    /// The collection whose watches tell of nothing.
+    mute: Option<String>,
 }
 
 #[derive(Clone)]
@@ -83,6 +85,12 @@ impl ApiServer {
         self.put(path, object);
     }
 
+    /// Edits an object's status as somebody else would.
+    pub(crate) fn edit_status(&self, path: &str, edit: impl FnOnce(&mut Value)) {
+        self.lock().store.edit_status(&key(path), edit);
+        self.wake();
+    }
+
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.lock().store.get(&key(path)).map(|object| Value::clone(object))
     }
@@ -105,6 +113,13 @@ impl ApiServer {
     /// From now on nothing is refused.
     pub(crate) fn refuse_no_more(&self) {
         self.lock().refusals.clear();
+    }
+
+    /// From now on no watch tells of objects of the kind of the one at `path`, and none ends. `None`: all tell again, also of what
+    /// happened meanwhile.
+    pub(crate) fn mute(&self, path: Option<&str>) {
+        self.lock().mute = path.map(|path| Target::of(path).collection);
+        self.wake();
     }
 
     /// Every request so far but watches, as "METHOD path".
@@ -207,6 +222,9 @@ impl State {
 
     /// What a watch that has seen everything up to `from` has to be told; `from` is moved on.
     fn since(&self, from: &mut u64, target: &Target, query: &str) -> Vec<String> {
+        if self.mute.as_ref() == Some(&target.collection) {
+            return Vec::new();
+        }
         let selector = Selector::of(query);
         let line = |happened: &store::Happened| {
             let kind = happened.told(target, &selector)?;

@@ -315,3 +315,35 @@ async fn a_corefile_that_cannot_be_edited_stops_the_clean_up_unless_it_is_forced
     clean_up(&client, true).run().await.unwrap();
     assert!(api.get(MESH).is_none() && api.get(SHADOW).is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_is_written_and_told_once_though_the_watch_does_not_tell_of_it() {
+    let (api, operator) = standing_mesh(json!({})).await;
+    api.mute(Some(MESH));
+    let said = || api.writes().iter().filter(|write| **write == format!("PATCH {MESH}/status")).count();
+    let told = || api.requests().iter().filter(|request| request.contains("/events")).count();
+    let before = (said(), told());
+    // Nodes without a proxy: another reason than before.
+    let generation = api.get(DAEMONSET).unwrap()["metadata"]["generation"].clone();
+    api.edit_status(DAEMONSET, |status| {
+        *status = json!({"desiredNumberScheduled": 2, "observedGeneration": generation});
+    });
+    until("ProxiesNotReady", &api, || {
+        (reason(&api, MESH, "ProxiesReady")? == "ProxiesNotReady").then_some(())
+    })
+    .await;
+    two_more_looks(&api, &operator).await;
+    let after = (said(), told());
+    assert_eq!(after.0, before.0 + 1);
+    assert!(after.1 > before.1);
+    two_more_looks(&api, &operator).await;
+    assert_eq!((said(), told()), after, "that was all");
+    // What somebody else makes of it is seen again when the watch tells.
+    api.edit_status(MESH, |status| status["conditions"] = json!([]));
+    assert_eq!(reason(&api, MESH, "ProxiesReady"), None);
+    api.mute(None);
+    until("the status as it was", &api, || {
+        (reason(&api, MESH, "ProxiesReady")? == "ProxiesNotReady").then_some(())
+    })
+    .await;
+}

@@ -4,9 +4,12 @@
 use serde_json::{Value, json};
 
 use super::api::ApiServer;
-use super::{DAEMONSET, MESH, a_mesh, cluster, condition, operator, reason, standing_mesh, until};
+use super::{
+    DAEMONSET, MESH, a_mesh, cluster, condition, operator, reason, standing_mesh, two_more_looks, until,
+};
 
 const PODS: &str = "/api/v1/namespaces/weft-system/pods";
+const PROXY: &str = "/api/v1/namespaces/weft-system/pods/new0";
 
 fn strategy(api: &ApiServer) -> Option<Value> {
     Some(api.get(DAEMONSET)?["spec"]["updateStrategy"].clone())
@@ -98,7 +101,7 @@ async fn a_new_proxy_that_fails_stops_it_for_the_next_leader_too_until_the_forme
     api.delete(&format!("{PODS}/new0"));
     drop(first);
     api.edit(super::LEASE, |lease| lease["spec"] = json!({"holderIdentity": ""}));
-    api.edit(MESH, |mesh| mesh["status"] = json!({}));
+    api.edit_status(MESH, |status| *status = json!({}));
     let _second = operator(client);
     assert_eq!(until("told by the next leader", &api, paused).await.2, message);
     assert_eq!(strategy(&api), Some(hold));
@@ -109,4 +112,46 @@ async fn a_new_proxy_that_fails_stops_it_for_the_next_leader_too_until_the_forme
     until("at rest", &api, || (strategy(&api)? == rolls(1)).then_some(())).await;
     let annotations = api.get(DAEMONSET).unwrap()["metadata"]["annotations"].clone();
     assert!(annotations.as_object().is_none_or(serde_json::Map::is_empty), "{annotations}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_not_stopped_by_what_only_a_watch_that_is_behind_shows() {
+    let spec = |level: &str| {
+        let rollout = json!({"observeSeconds": 0, "patienceSeconds": 10});
+        json!({"proxy": {"rollout": rollout, "logLevel": level}})
+    };
+    let (api, operator) = standing_mesh(spec("info")).await;
+    let before = template(&api);
+    put_pod(&api, "old0", "n0", &before, true);
+    until("Complete", &api, || (reason(&api, MESH, "RolloutPaused")? == "Complete").then_some(())).await;
+    api.edit(MESH, |mesh| mesh["spec"] = spec("debug"));
+    until("one node at a time", &api, || {
+        (template(&api) != before && strategy(&api)? == rolls(1)).then_some(())
+    })
+    .await;
+    let wanted = template(&api);
+    put_pod(&api, "new0", "n0", &wanted, true);
+    let edit = |ready: bool| {
+        let state =
+            if ready { json!({"running": {}}) } else { json!({"waiting": {"reason": "ContainerCreating"}}) };
+        api.edit(&format!("{PODS}/new0"), |pod| {
+            pod["status"]["conditions"][0]["status"] = json!(if ready { "True" } else { "False" });
+            pod["status"]["containerStatuses"][0]["state"] = state;
+        });
+    };
+    // Shown as not ready; it is ready well before that has lasted too long.
+    edit(false);
+    two_more_looks(&api, &operator).await;
+    api.mute(Some(PROXY));
+    edit(true);
+    // The look that would have stopped it.
+    let asked = || api.requests().iter().filter(|request| **request == format!("GET {PODS}")).count();
+    let before = asked();
+    until("the pods are asked for", &api, || (asked() > before).then_some(())).await;
+    two_more_looks(&api, &operator).await;
+    assert_eq!(reason(&api, MESH, "RolloutPaused").as_deref(), Some("Rolling"));
+    assert_eq!(strategy(&api), Some(rolls(1)));
+    api.delete(&format!("{PODS}/old0"));
+    api.mute(None);
+    until("Complete", &api, || (reason(&api, MESH, "RolloutPaused")? == "Complete").then_some(())).await;
 }

@@ -4,6 +4,9 @@
 //! worker that has the fewest. A closed listener takes no new connection at once; its open connections are told to leave
 //! with their next answer and are cut at a deadline. Until they are gone its port counts as held. When the type of a port
 //! changes between HTTP and TCP its socket stays open all the time: no connection is refused.
+//!
+//! Each port takes a descriptor, and so does each connection. Ports get three quarters of those the process may have, and what
+//! goes beyond is refused: ports that took all would carry nothing, for any Service.
 
 mod connection;
 mod socket;
@@ -13,13 +16,12 @@ mod workers;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use weft_config::Traffic;
@@ -103,14 +105,27 @@ impl Carriers {
 struct Listener {
     transport: Transport,
     connections: Arc<Connections>,
-    /// Another hold of the listening socket, for whoever takes it over.
-    socket: Option<TcpListener>,
+    /// For whoever takes it over.
+    socket: Option<Arc<TcpListener>>,
     accepting: JoinHandle<()>,
+}
+
+/// Why no further port is opened.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{open} ports are open, and the rest of the {files} files that this process may have open is for connections; raise the \
+     limit of open files (LimitNOFILE) of the node's container runtime"
+)]
+struct NoRoom {
+    open: usize,
+    files: u64,
 }
 
 /// All listeners of this proxy.
 pub struct Listeners {
     carriers: Arc<Carriers>,
+    /// Files this process may have open.
+    files: u64,
     metrics: Arc<Metrics>,
     /// Open connections of all listeners, closed ones included.
     open_connections: Arc<AtomicUsize>,
@@ -130,13 +145,33 @@ impl Listeners {
     /// No listener yet; what arrives will be carried by `carriers`.
     pub fn new(carriers: Carriers, metrics: Arc<Metrics>) -> Self {
         let (open_connections, state) = Default::default();
-        Self { carriers: Arc::new(carriers), metrics, open_connections, state }
+        // Where nobody knows, the kernel says when it is enough.
+        let files = rlimit::Resource::NOFILE.get_soft().unwrap_or(u64::MAX);
+        Self { carriers: Arc::new(carriers), files, metrics, open_connections, state }
+    }
+
+    /// As if this process might have so many files open.
+    #[must_use]
+    pub fn with_files(mut self, files: u64) -> Self {
+        self.files = files;
+        self
+    }
+
+    fn room(&self, state: &State) -> Result<(), NoRoom> {
+        let (open, files) = (state.open.len(), self.files);
+        let for_ports = files - files / 4;
+        if u64::try_from(open).is_ok_and(|open| open < for_ports) {
+            Ok(())
+        } else {
+            Err(NoRoom { open, files })
+        }
     }
 
     /// Binds `port` and begins to accept, after `bound`: who connects before waits in the kernel, and finds what `bound` has put
-    /// into the tables. Needs a tokio runtime around it.
+    /// into the tables. Needs a tokio runtime around it. Fails where too few descriptors would be left for connections.
     pub fn open(&self, port: u16, transport: Transport, bound: impl FnOnce()) -> io::Result<()> {
         let mut state = self.state.lock();
+        self.room(&state).map_err(|full| io::Error::new(io::ErrorKind::QuotaExceeded, full))?;
         for (_, left_over) in state.leaving.extract_if(.., |(leaving, _)| *leaving == port) {
             // The port has a new meaning: whoever is still connected means the old one.
             left_over.cut();
@@ -153,7 +188,7 @@ impl Listeners {
             return Ok(());
         };
         let socket = match &before.socket {
-            Some(socket) if transport != Transport::Udp => Some(socket.try_clone()?),
+            Some(socket) if transport != Transport::Udp => Some(Arc::clone(socket)),
             _ => None,
         };
         let listener = self.start(port, transport, socket, || ())?;
@@ -178,14 +213,14 @@ impl Listeners {
         &self,
         port: u16,
         transport: Transport,
-        socket: Option<TcpListener>,
+        socket: Option<Arc<TcpListener>>,
         bound: impl FnOnce(),
     ) -> io::Result<Listener> {
         let connections =
             Arc::new(Connections::new(Arc::clone(&self.open_connections), self.metrics.connections.clone()));
         let carriers = Arc::clone(&self.carriers);
         let worker = Arc::clone(carriers.workers.at(port));
-        // Sockets belong to the runtime they are made in.
+        // Sockets belong to the runtime they are made in: for one port always the same.
         let _in_it = worker.runtime.enter();
         if transport == Transport::Udp {
             let server = udp::Server::new(socket::bind_udp(port)?, port, carriers)?;
@@ -193,13 +228,12 @@ impl Listeners {
             let accepting = tokio::spawn(server.run());
             return Ok(Listener { transport, connections, socket: None, accepting });
         }
-        let socket = socket.map_or_else(|| socket::bind(port), Ok)?;
-        let held = socket.try_clone()?;
-        let listener = tokio::net::TcpListener::from_std(socket)?;
-        let here = Arc::clone(&worker);
+        let new = || TcpListener::from_std(socket::bind(port)?).map(Arc::new);
+        let socket = socket.map_or_else(new, Ok)?;
+        let (here, listener) = (Arc::clone(&worker), Arc::clone(&socket));
         bound();
         let accepting = tokio::spawn(accept(listener, port, here, carriers, Arc::clone(&connections)));
-        Ok(Listener { transport, connections, socket: Some(held), accepting })
+        Ok(Listener { transport, connections, socket: Some(socket), accepting })
     }
 
     /// Stops accepting on `port` and tells its connections to leave.
@@ -252,7 +286,7 @@ impl Listeners {
 
 /// Accepts connections, on the worker `here`, until aborted.
 async fn accept(
-    listener: tokio::net::TcpListener,
+    listener: Arc<TcpListener>,
     port: u16,
     here: Arc<Worker>,
     carriers: Arc<Carriers>,

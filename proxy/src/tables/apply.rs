@@ -30,13 +30,17 @@ pub struct Applier {
     backends: HashMap<EndpointsId, Arc<Backend>>,
     /// Resources refused in their latest form, and why.
     rejections: BTreeMap<ResourceKey, String>,
+    /// Those of them that may be served once a port is closed.
+    refused: BTreeMap<ResourceKey, Entry>,
+    /// A port was closed.
+    closed: bool,
 }
 
 impl Applier {
     /// Holds nothing yet.
     pub fn new(tables: Arc<Tables>, listeners: Arc<Listeners>, metrics: Arc<Metrics>) -> Self {
-        let (held, rules, backends, rejections) = Default::default();
-        Self { tables, listeners, metrics, held, rules, backends, rejections }
+        let (held, rules, backends, rejections, refused, closed) = Default::default();
+        Self { tables, listeners, metrics, held, rules, backends, rejections, refused, closed }
     }
 
     /// What is held.
@@ -55,6 +59,8 @@ impl Applier {
     }
 
     /// Applies `update`; a resource that cannot be served keeps its old form and is noted as rejected.
+    ///
+    /// One that was refused is tried again when a port has been closed.
     ///
     /// Removals and Services whose ports move come before what takes their place; endpoints come before the Services that
     /// lead to them, so that no request meets a Service without its endpoints. Who is who and who may do what come before
@@ -82,6 +88,11 @@ impl Applier {
         for key in people {
             self.remove(key);
         }
+        if std::mem::take(&mut self.closed) {
+            for entry in std::mem::take(&mut self.refused).into_values() {
+                self.upsert(&entry);
+            }
+        }
         self.metrics.resources.set(i64::try_from(self.held.lock().len()).unwrap_or(i64::MAX));
         self.metrics.rejected.set(i64::try_from(self.rejections.len()).unwrap_or(i64::MAX));
     }
@@ -97,6 +108,7 @@ impl Applier {
         if is_of_access(&key) {
             self.held.lock().remove(&key);
         }
+        self.refused.remove(&key);
         self.rejections.insert(key, reason);
     }
 
@@ -118,10 +130,14 @@ impl Applier {
         match applied {
             Ok(()) => {
                 self.rejections.remove(&key);
+                self.refused.remove(&key);
                 self.held.lock().insert(entry);
             }
             Err(reason) => {
-                tracing::warn!(resource = %key, reason, "refused");
+                if self.rejections.get(&key) != Some(&reason) {
+                    tracing::warn!(resource = %key, reason, "refused");
+                }
+                self.refused.insert(key.clone(), entry.clone());
                 self.rejections.insert(key, reason);
                 // Its ports go on as they were, but not unrestricted when they should no longer be.
                 if let Resource::Service(service) = &*entry.resource {
@@ -208,6 +224,7 @@ impl Applier {
         for old in &before {
             if !service.ports.iter().any(|port| port.listen_port == old.listen_port) {
                 self.close(old.listen_port);
+                self.closed = true;
             }
             if !service.ports.iter().any(|port| port.port == old.port) {
                 self.metrics.forget(&service.id, old.port);
@@ -278,10 +295,12 @@ impl Applier {
 
     fn remove(&mut self, key: &ResourceKey) {
         self.rejections.remove(key);
+        self.refused.remove(key);
         match key {
             ResourceKey::Service(id) => {
                 for port in self.held_ports(id) {
                     self.close(port.listen_port);
+                    self.closed = true;
                     self.metrics.forget(id, port.port);
                 }
             }

@@ -26,12 +26,17 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn start() -> Self {
+        Self::with_files(1 << 20)
+    }
+
+    /// One that may have so many files open, as far as it knows.
+    pub fn with_files(files: u64) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (tables, metrics) = (Arc::new(Tables::default()), Arc::new(Metrics::default()));
         let access_log = AccessLog::new(Format::Off).unwrap();
         let workers = [0, 1].map(|number| start_worker(number).unwrap());
         let carriers = Carriers::new(Arc::clone(&tables), "node1", &workers, access_log).unwrap();
-        let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
+        let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)).with_files(files));
         let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
         Self { applier, listeners, metrics }
     }

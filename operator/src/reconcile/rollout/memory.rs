@@ -13,6 +13,10 @@ use super::{Carried, Seen};
 use crate::index::proxy_pods::ProxyFacts;
 use crate::reconcile::proxies::Told;
 
+/// A pod that is not among those looked at is remembered for so long: while a watch is behind, a look at what it shows and one
+/// at what the API server lists follow each other.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
 /// From look to look.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -32,6 +36,8 @@ pub struct Memory {
 struct Known {
     ready: bool,
     since: Instant,
+    /// When it was looked at last.
+    seen: Instant,
     /// Since when it is ready and does not answer.
     silent_since: Option<Instant>,
     surged: bool,
@@ -65,7 +71,6 @@ impl Memory {
         } else if self.held_since.is_none() {
             self.held_since = Some(now);
         }
-        self.pods.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
         let old_on =
             |node: &str| pods.iter().any(|pod| !pod.leaving && pod.template != wanted && *pod.node == *node);
         // The old ones first: what they carried is what the new ones are compared with.
@@ -73,6 +78,7 @@ impl Memory {
         let old: Vec<_> = old.into_iter().map(|pod| self.see(now, pod, false, false)).collect();
         let new = new.into_iter().map(|pod| self.see(now, pod, true, old_on(&pod.node)));
         let new: Vec<_> = new.collect();
+        self.pods.retain(|_, known| now.saturating_duration_since(known.seen) < REMEMBERED);
         old.into_iter().chain(new).collect()
     }
 
@@ -83,10 +89,12 @@ impl Memory {
         let known = self.pods.entry(Arc::clone(&pod.uid)).or_insert_with(|| Known {
             ready: pod.ready,
             since: now,
+            seen: now,
             silent_since: None,
             surged: false,
             at_first: None,
         });
+        known.seen = now;
         if known.ready != pod.ready {
             (known.ready, known.since) = (pod.ready, now);
         }
@@ -200,6 +208,22 @@ mod tests {
         assert_eq!(silent(20, &mute()), 0);
         assert_eq!(silent(23, &mute()), 3);
         assert_eq!(silent(24, &[told(1, 0, 0)]), 0);
+    }
+
+    #[test]
+    fn a_pod_that_one_look_does_not_show_is_remembered_for_a_while() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        let (old, new) = (pod("old", "n1", "t1", 1), pod("new", "n1", "t2", 2));
+        let mut look = |seconds, pods: &[Arc<ProxyFacts>]| {
+            let seen = memory.look(start + Duration::from_secs(seconds), "t2", false, pods);
+            seen.last().map(|pod| (pod.surged, pod.so_for.as_secs()))
+        };
+        assert_eq!(look(0, &[Arc::clone(&old), Arc::clone(&new)]), Some((true, 0)));
+        assert_eq!(look(20, &[]), None);
+        assert_eq!(look(50, std::slice::from_ref(&new)), Some((true, 50)));
+        look(70, &[]);
+        look(120, &[]);
+        assert_eq!(look(121, &[new]), Some((false, 0)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use weft_config::ServiceId;
 
-use crate::index::facts::{NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL, ServicePort};
+use crate::index::facts::{NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL, SKIP_MIRROR_LABEL, ServicePort};
 use crate::names::ShadowName;
 use crate::reconcile::daemonset;
 
@@ -18,6 +18,7 @@ pub(super) fn desired(
     let mut labels = daemonset::labels("shadow");
     labels["app.kubernetes.io/name"] = json!("weft-shadow");
     labels[SHADOW_LABEL] = json!("true");
+    labels[SKIP_MIRROR_LABEL] = json!("true");
     labels[NAMESPACE_LABEL] = json!(&*service.namespace);
     labels[NAME_LABEL] = json!(&*service.name);
     let port = |(port, listen_port): &(ServicePort, u16)| {
