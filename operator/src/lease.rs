@@ -40,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const MARGIN: Duration = Duration::from_secs(4);
 /// How long a write may take; then it is given up. What it sent may land for [`UNACKNOWLEDGED`] longer.
 pub(crate) const WRITE: Duration = Duration::from_secs(2);
+/// How long a write may land after the process that made it has ended.
+const FORMER_LIFE: Duration = WRITE.saturating_add(UNACKNOWLEDGED);
 
 /// Takes part in the election as `me` until `stop`; `leading` says how it stands. On `stop` a leader gives the Lease back.
 pub async fn take_part(

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::DURATION;
+use super::{DURATION, FORMER_LIFE};
 
 /// `leaseDurationSeconds` of a Lease that its holder gave back, having closed its fence before. A Lease without a holder may
 /// also be somebody's edit while the holder still writes; this one may be taken at once. `client-go` marks it in the same way.
@@ -15,6 +15,8 @@ const GIVEN_BACK: i32 = 1;
 #[derive(Debug, Default)]
 pub(super) struct Record {
     known: Known,
+    /// When anything was seen of it first.
+    first: Option<Instant>,
     /// When, by this process's clock, it was last seen to be another than before.
     since: Option<Instant>,
     /// When somebody else was last seen to hold it, or it was seen to go.
@@ -56,6 +58,7 @@ impl Record {
         if lease.is_none() && matches!(self.known, Known::Absent) {
             return;
         }
+        self.first.get_or_insert(now);
         let was_anothers = match &self.known {
             Known::There(known) => holder(known).is_some_and(|holder| holder != me),
             Known::Absent => true,
@@ -86,15 +89,20 @@ impl Record {
 
     /// `leads`: this replica's own term has not ended yet.
     pub(super) fn decide(&self, me: &str, leads: bool, now: Instant) -> Decision {
-        let or_wait = |from: Option<Instant>, then| match from.map(|from| from + DURATION) {
+        let or_wait_for = |from: Option<Instant>, long, then| match from.map(|from| from + long) {
             Some(at) if now < at => Decision::Wait(Some(at)),
             _ => then,
         };
+        let or_wait = |from, then| or_wait_for(from, DURATION, then);
         match &self.known {
             Known::Nothing => Decision::Wait(None),
             Known::Absent if leads => Decision::Create,
             Known::Absent => or_wait(self.since, Decision::Create),
             Known::There(lease) => match holder(lease) {
+                // A container that is started again has its pod's name: what its former life has sent may be on its way.
+                Some(holder) if holder == me && !leads => {
+                    or_wait_for(self.first, FORMER_LIFE, Decision::Renew)
+                }
                 Some(holder) if holder == me => Decision::Renew,
                 None if is_given_back(lease) => Decision::Take,
                 // As the chart makes it; or made anew beneath somebody who still writes.
@@ -190,7 +198,20 @@ mod tests {
     fn a_new_lease_is_taken_and_ours_is_renewed() {
         assert_eq!(decision(vec![], false, DURATION), Decision::Wait(None), "nothing was read yet");
         assert_eq!(decision(vec![Some(Lease::default())], false, Duration::ZERO), Decision::Take);
-        assert_eq!(decision(vec![Some(lease("a", 2))], false, Duration::ZERO), Decision::Renew);
+        assert_eq!(decision(vec![Some(lease("a", 2))], true, Duration::ZERO), Decision::Renew);
+    }
+
+    #[test]
+    fn who_is_started_again_waits_for_what_its_former_life_has_sent() {
+        let found = |after| decision(vec![Some(lease("a", 2))], false, after);
+        assert!(waits(&found(FORMER_LIFE - A_MOMENT)));
+        assert_eq!(found(FORMER_LIFE), Decision::Renew);
+        // One whose term has ended meanwhile knows what it has sent.
+        let (mut record, start) = (Record::default(), Instant::now());
+        for version in 1..=9 {
+            record.note(Some(lease("a", version)), "a", start + Duration::from_secs(version));
+        }
+        assert_eq!(record.decide("a", false, start + Duration::from_secs(9)), Decision::Renew);
     }
 
     #[test]
