@@ -32,6 +32,9 @@ pub const CONFIG_PATH: &str = "/config";
 /// In the metadata of the config stream's answer: the name of the operator's pod.
 pub const OPERATOR_METADATA: &str = "weft-operator-pod";
 
+/// Seconds a proxy that is told to end goes on for at most because shadow Services still offer it.
+pub const OFFERED_SECONDS: u32 = 900;
+
 /// Path on the proxy's admin port that answers with [`crate::edges::ProxyEdges`] in JSON.
 pub const EDGES_PATH: &str = "/edges";
 

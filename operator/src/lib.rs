@@ -16,6 +16,7 @@ pub mod definition;
 pub mod dns;
 pub mod index;
 pub mod lease;
+mod listed;
 pub mod names;
 pub mod outside;
 pub mod policies;

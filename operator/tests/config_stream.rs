@@ -15,7 +15,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -27,6 +27,7 @@ use weft_operator::compile::Compiled;
 use weft_operator::publish::{Owner, Publisher};
 use weft_operator::serve::ca;
 use weft_operator::serve::metrics::Metrics;
+use weft_operator::serve::offered::Offered;
 use weft_operator::serve::reader::ReaderKeys;
 use weft_operator::serve::stream::ConfigServer;
 
@@ -88,6 +89,7 @@ struct Operator {
     metrics: Arc<Metrics>,
     channel: Channel,
     keys: ReaderKeys,
+    offered: watch::Sender<Offered>,
 }
 
 async fn operator() -> Operator {
@@ -97,7 +99,8 @@ async fn operator() -> Operator {
     let (ca, keys) = (ca::make().unwrap(), ReaderKeys::default());
     keys.follow(&ca);
     let server = ConfigServer::new(client, NAMESPACE, publisher.clone(), Arc::clone(&metrics));
-    let server = server.telling("weft-operator-1", keys.clone());
+    let offered = watch::Sender::default();
+    let server = server.telling("weft-operator-1", keys.clone()).telling_of_offers(offered.subscribe());
     let pair = ca::issue(&ca, NAMESPACE).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -108,7 +111,7 @@ async fn operator() -> Operator {
         .domain_name(format!("weft-operator.{NAMESPACE}.svc"));
     let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
     let channel = soon("connection", endpoint.connect()).await.unwrap();
-    Operator { publisher, metrics, channel, keys }
+    Operator { publisher, metrics, channel, keys, offered }
 }
 
 struct Proxy {
@@ -229,6 +232,32 @@ async fn a_proxy_is_sent_what_it_lacks_and_then_each_change() {
     let expected = v1::Resource::from(&entry("pay", 5));
     assert!(third.upserts.contains(&expected), "the latest state, not each");
     assert_eq!((operator.metrics.rejections.get(), operator.metrics.streams.get()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_to_end_is_told_whether_services_still_offer_it() {
+    let operator = operator().await;
+    operator.publish("cart", 1);
+    let offered = |pod: &str, still| {
+        operator.offered.send_replace(Offered::from([(pod.into(), still)]));
+    };
+    // It was said before it connected.
+    offered("p", true);
+    let mut proxy = operator.connect(Some("proxy"), "node1", vec![]).await.unwrap();
+    let first = proxy.update().await;
+    assert_eq!(first.offered(), v1::Offered::Unspecified);
+    proxy.answer(&first, vec![]).await;
+    for still in [v1::Offered::Yes, v1::Offered::Yes, v1::Offered::No] {
+        offered("p", still == v1::Offered::Yes);
+        let told = proxy.update().await;
+        assert_eq!((told.offered(), told.digest, names(&told)), (still, first.digest, (vec![], vec![])));
+        proxy.answer(&told, vec![]).await;
+    }
+    // Another's end is not its own.
+    offered("q", true);
+    operator.publish("cart", 2);
+    let change = proxy.update().await;
+    assert_eq!((change.offered(), names(&change).0), (v1::Offered::Unspecified, vec!["shop/cart:80"]));
 }
 
 #[tokio::test]

@@ -227,6 +227,7 @@ mod tests {
             complete: watch::channel(true).1,
             held: Arc::default(),
             reader_key: Arc::default(),
+            offered: watch::channel(None).1,
         };
         let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
         Admin { sync, listeners, metrics, draining: watch::channel(false).1 }

@@ -89,6 +89,7 @@ async fn run(
 
     tokio::spawn(tell_start(view.complete.clone(), Arc::clone(&metrics), began));
     let (draining_set, draining) = watch::channel(false);
+    let offered = view.offered.clone();
     // Beside health, not traffic: a turn looks at every edge.
     let edges = Arc::clone(&metrics.edges);
     health.spawn(async move { edges.keep().await });
@@ -109,7 +110,7 @@ async fn run(
         accept_window: Duration::from_secs(args.accept_window_seconds),
         deadline: Duration::from_secs(args.drain_deadline_seconds),
     };
-    drain::until_over(drain, listeners, draining_set).await?;
+    drain::until_over(drain, listeners, offered, draining_set).await?;
     Ok(())
 }
 

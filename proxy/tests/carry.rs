@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::{Backend, Proxy, exchange, free_port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
 use weft_config::{HttpPolicy, Scheme, Timeouts, Traffic};
 use weft_proxy::drain::{Drain, drained};
 use weft_proxy::listen::Transport;
@@ -319,7 +320,7 @@ async fn a_drain_lets_everybody_finish_and_turns_nobody_away() {
     assert!(!parked.get().await.to_lowercase().contains("connection: close"));
     let listeners = Arc::clone(&proxy.listeners);
     let drain = Drain { accept_window: Duration::from_millis(200), deadline: Duration::from_secs(20) };
-    let over = tokio::spawn(async move { drained(drain, &listeners).await });
+    let over = tokio::spawn(async move { drained(drain, &listeners, watch::channel(None).1).await });
     let mut within_window = support::KeepAlive::connect(port).await;
     assert!(within_window.get().await.contains(" 200 OK"));
     // Both connections are idle when the window ends. Neither is closed under a request that may be on its way.

@@ -164,7 +164,7 @@ fn update(version: u64, entries: &[Entry]) -> v1::Update {
         upserts: entries.iter().map(v1::Resource::from).collect(),
         removals: vec![],
         digest,
-        reader_key: String::new(),
+        ..v1::Update::default()
     }
 }
 
@@ -259,6 +259,28 @@ async fn drift_is_noticed_and_everything_is_asked_for_again() {
     assert!(bed.hellos()[1].held.is_empty(), "it claims nothing, so that everything is sent");
     assert_eq!(bed.acks().len(), 2, "drift is not acknowledged");
     assert!(view.reader_key.load().is_some(), "the key is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_services_still_offer_it_is_heard_and_changes_nothing() {
+    let mut bed = Bed::make("offered").await;
+    let backend = Backend::start("one").await;
+    let (view, _) = bed.proxy();
+    let updates = bed.stream().await;
+    let (port, first) = (free_port(), |port| service("cart", port, backend.address));
+    updates.send(Ok(update(1, &first(port)))).await.unwrap();
+    until("it has taken the first", || bed.acks().len() == 1).await;
+    assert!(view.offered.borrow().is_none(), "nobody knows");
+    for (n, offered) in [v1::Offered::Yes, v1::Offered::No].into_iter().enumerate() {
+        updates
+            .send(Ok(v1::Update { version: 1, offered: offered.into(), ..v1::Update::default() }))
+            .await
+            .unwrap();
+        until("it has heard", || bed.acks().len() == 2 + n).await;
+        assert_eq!(view.offered.borrow().unwrap().still, offered == v1::Offered::Yes);
+    }
+    assert!(exchange(port, "GET / HTTP/1.0\r\n\r\n").await.contains(" 200 OK"));
+    assert_eq!((bed.hellos().len(), view.status.load().resources), (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -203,8 +203,8 @@ impl Default for PortRange {
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Drain {
-    /// For so long a stopping proxy still accepts connections: the time every node needs to learn that it is no
-    /// longer ready.
+    /// For so long a stopping proxy still accepts connections once no shadow Service offers it any more: the time every
+    /// node needs to learn that.
     #[schemars(range(max = 300))]
     pub accept_window_seconds: u32,
 

@@ -25,7 +25,7 @@ pub const NAMESPACE_LABEL: &str = "weft.mesh/service-namespace";
 /// On a shadow Service: name of the Service it stands for.
 pub const NAME_LABEL: &str = "weft.mesh/service-name";
 /// On an EndpointSlice: its Service (Kubernetes' own).
-const SLICE_SERVICE_LABEL: &str = "kubernetes.io/service-name";
+pub(crate) const SLICE_SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// One port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]

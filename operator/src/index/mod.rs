@@ -220,6 +220,11 @@ impl Index {
         all
     }
 
+    /// Whether there is a shadow of this name of its own.
+    pub fn is_shadow(&self, name: &str) -> bool {
+        self.lock().shadows.contains_key(name)
+    }
+
     /// The names of those that were shadows until somebody edited their labels.
     pub fn strays(&self) -> BTreeSet<Arc<str>> {
         self.lock().strays.clone()

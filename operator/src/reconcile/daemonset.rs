@@ -16,6 +16,8 @@ pub const NAME: &str = contract::PROXY_SERVICE_ACCOUNT;
 
 /// Seconds a proxy has beyond its drain to end before it is killed.
 const GRACE: u32 = 5;
+/// Seconds a proxy goes on for at most because shadow Services still offer it.
+const OFFERED: u32 = contract::OFFERED_SECONDS;
 
 /// The labels by which the proxies' pods are selected. Never to be changed: a DaemonSet's selector cannot be.
 pub fn selector() -> Value {
@@ -71,7 +73,7 @@ pub fn template(mesh: &MeshConfig, namespace: &str, image: &str) -> Value {
             "nodeSelector": proxy.node_selector,
             "tolerations": tolerations,
             "imagePullSecrets": proxy.image_pull_secrets,
-            "terminationGracePeriodSeconds": drain.accept_window_seconds + drain.deadline_seconds + GRACE,
+            "terminationGracePeriodSeconds": OFFERED + drain.accept_window_seconds + drain.deadline_seconds + GRACE,
             "securityContext": {
                 "runAsNonRoot": true,
                 "runAsUser": 65532,
@@ -254,7 +256,7 @@ mod tests {
         assert_eq!(pod["containers"][0]["resources"]["limits"]["memory"], "1Gi");
         assert_eq!(pod["tolerations"], json!([]));
         assert_eq!(pod["nodeSelector"]["a"], "b");
-        assert_eq!(pod["terminationGracePeriodSeconds"], 8);
+        assert_eq!(pod["terminationGracePeriodSeconds"], OFFERED + 8);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::findings::Findings;
 use super::rollout::memory::Memory;
 use super::rollout::{self, Decision};
 use super::shadow::Shadows;
-use super::{daemonset, dns, listed, proxies, status};
+use super::{daemonset, dns, proxies, status};
 use crate::annotations::Settings;
 use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
@@ -34,6 +34,7 @@ use crate::dns::facts::services;
 use crate::index::changes::About;
 use crate::index::claims::{FINALIZER, is_kept};
 use crate::index::proxy_pods::ProxyFacts;
+use crate::listed;
 use crate::watches::Soon;
 use say::Said;
 

@@ -2,14 +2,12 @@
 //!
 //! [`meshconfig`] is the controller that people see: proxies, DNS, finalizer, status. [`shadow`] keeps one shadow Service for
 //! each Service in the mesh. Both write through [`crate::apply::Writer`] only. [`problems`] and [`findings`] [`tell`] people what
-//! became of what they asked for, by Events. [`own`] follows the single objects that are kept, [`listed`] asks for what
-//! no watch may be trusted with.
+//! became of what they asked for, by Events. [`own`] follows the single objects that are kept.
 
 pub mod apiservice;
 pub mod daemonset;
 pub mod dns;
 pub mod findings;
-mod listed;
 pub mod meshconfig;
 pub mod own;
 pub mod problems;

@@ -8,6 +8,7 @@ pub mod debug;
 pub mod dns;
 pub mod http;
 pub mod metrics;
+pub mod offered;
 pub mod reader;
 pub mod stream;
 pub mod traffic;
@@ -42,11 +43,22 @@ pub async fn config_stream(ctx: Context, port: u16, serving: watch::Sender<bool>
         ctx.publisher.clone(),
         Arc::clone(&ctx.metrics),
     );
-    let config = Arc::new(config.telling(&ctx.pod, keys.clone()));
+    let offered = watch::Sender::default();
+    let config = Arc::new(config.telling(&ctx.pod, keys.clone()).telling_of_offers(offered.subscribe()));
+    tokio::join!(offered::follow(&ctx, &offered), serve(&ctx, &config, port, &serving, &keys));
+}
+
+async fn serve(
+    ctx: &Context,
+    config: &Arc<ConfigServer>,
+    port: u16,
+    serving: &watch::Sender<bool>,
+    keys: &ReaderKeys,
+) {
     loop {
-        let ca = ca_in_force(&ctx).await;
+        let ca = ca_in_force(ctx).await;
         keys.follow(&ca);
-        let ended = serve_with(&ctx, &config, &ca, port, &serving).await;
+        let ended = serve_with(ctx, config, &ca, port, serving).await;
         serving.send_replace(false);
         if let Err(error) = ended {
             tracing::error!(%error, "the config stream is not served");

@@ -25,6 +25,7 @@ use weft_config::wire::v1::proxy_message::Message;
 use super::auth;
 use super::ca::Pair;
 use super::metrics::{Metrics, Raised};
+use super::offered::Offered;
 use super::reader::ReaderKeys;
 use crate::publish::{Change, Publisher};
 
@@ -51,6 +52,7 @@ pub struct ConfigServer {
     /// Name of this operator's pod.
     pod: Option<AsciiMetadataValue>,
     keys: ReaderKeys,
+    offered: watch::Receiver<Offered>,
 }
 
 impl ConfigServer {
@@ -58,7 +60,15 @@ impl ConfigServer {
     pub fn new(client: kube::Client, namespace: &str, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
         let newcomers = Semaphore::new(NEWCOMERS);
         let keys = ReaderKeys::default();
-        Self { client, namespace: namespace.to_owned(), publisher, metrics, newcomers, pod: None, keys }
+        let (_, offered) = watch::channel(Offered::default());
+        let namespace = namespace.to_owned();
+        Self { client, namespace, publisher, metrics, newcomers, pod: None, keys, offered }
+    }
+
+    /// Tells proxies as well whether they are still offered, when they are about to end.
+    #[must_use]
+    pub fn telling_of_offers(self, offered: watch::Receiver<Offered>) -> Self {
+        Self { offered, ..self }
     }
 
     /// Tells proxies as well that this is `pod`, and the keys with which an operator may read what they hold.
@@ -117,6 +127,9 @@ impl ConfigDiscovery for ConfigServer {
         let (outgoing, updates) = mpsc::channel(1);
         let mut session = Session {
             node: hello.node.clone(),
+            pod: hello.pod.clone(),
+            offered: self.offered.clone(),
+            digest: 0,
             publisher: self.publisher.clone(),
             versions: self.publisher.versions(),
             metrics: Arc::clone(&self.metrics),
@@ -164,6 +177,11 @@ async fn first(incoming: &mut Streaming<v1::ProxyMessage>) -> Result<v1::Hello, 
 /// One stream.
 struct Session {
     node: String,
+    /// The proxy's pod.
+    pod: String,
+    offered: watch::Receiver<Offered>,
+    /// Of what it holds.
+    digest: u64,
     publisher: Publisher,
     versions: watch::Receiver<u64>,
     metrics: Arc<Metrics>,
@@ -183,6 +201,8 @@ impl Session {
     }
 
     async fn run(&mut self, mut change: Change) -> Result<(), Status> {
+        // It may have ended its last stream, with another replica, while it was about to end itself.
+        self.offered.mark_changed();
         loop {
             let version = change.version;
             self.send(change).await?;
@@ -201,22 +221,42 @@ impl Session {
             }
             tokio::select! {
                 changed = self.versions.changed() => changed.map_err(|_| Status::unavailable("shutting down"))?,
+                Ok(()) = self.offered.changed() => self.tell_of_offers(version).await?,
                 // Between updates a proxy has nothing to say: this is its leaving.
                 message = self.incoming.message() => drop(message?.ok_or_else(left)?),
             }
         }
     }
 
-    /// Sends an update and waits for its Ack, so that a proxy is never sent more than it has taken.
+    /// Whether the proxy is still offered, if it is about to end.
+    async fn tell_of_offers(&mut self, version: u64) -> Result<(), Status> {
+        let offered = match self.offered.borrow_and_update().get(&*self.pod) {
+            None => return Ok(()),
+            Some(true) => v1::Offered::Yes,
+            Some(false) => v1::Offered::No,
+        };
+        let update =
+            v1::Update { version, digest: self.digest, offered: offered.into(), ..v1::Update::default() };
+        self.exchange(update).await
+    }
+
     async fn send(&mut self, change: Change) -> Result<(), Status> {
+        self.digest = change.digest;
         let update = v1::Update {
             version: change.version,
             upserts: change.update.upserts.iter().map(v1::Resource::from).collect(),
             removals: change.update.removals.iter().map(v1::ResourceKey::from).collect(),
             digest: change.digest,
             reader_key: std::mem::take(&mut self.reader_key),
+            ..v1::Update::default()
         };
         drop(change.update);
+        self.exchange(update).await
+    }
+
+    /// Sends an update and waits for its Ack, so that a proxy is never sent more than it has taken.
+    async fn exchange(&mut self, update: v1::Update) -> Result<(), Status> {
+        let version = update.version;
         let metrics = Arc::clone(&self.metrics);
         metrics.updates.inc();
         metrics.update_bytes.inc_by(update.encoded_len() as u64);
@@ -231,7 +271,7 @@ impl Session {
                 let reason = rejection.reason.as_str();
                 tracing::warn!(node = self.node, resource, reason, "a proxy refused a resource");
             }
-            if ack.version == change.version {
+            if ack.version == version {
                 return Ok(());
             }
         }

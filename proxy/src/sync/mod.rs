@@ -13,11 +13,13 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use weft_config::show::hexadecimal;
 use weft_config::status::{ProxyStatus, Rejection};
 use weft_config::wire::{DecodeError, v1};
 use weft_config::{Entry, ResourceKey, Update, snapshot};
 
+use crate::drain::Offered;
 use crate::metrics::Metrics;
 use crate::tables::apply::Applier;
 use crate::tables::held;
@@ -57,6 +59,7 @@ pub struct Sync {
     /// operator's digest, so without them every later Update would look like drift.
     not_understood: BTreeMap<(i32, String), String>,
     reader_key: Arc<ArcSwapOption<String>>,
+    offered: watch::Sender<Option<Offered>>,
     /// The operator's pod at the other end of the stream.
     operator: String,
     /// When the configuration last changed, in seconds since the epoch.
@@ -74,6 +77,8 @@ pub struct SyncView {
     pub held: held::Shared,
     /// What those must show who want to read what is held; nobody may before an operator has told it.
     pub reader_key: Arc<ArcSwapOption<String>>,
+    /// What an operator said of whether shadow Services still offer this proxy; it does when they should not any more.
+    pub offered: watch::Receiver<Option<Offered>>,
 }
 
 impl Sync {
@@ -83,11 +88,13 @@ impl Sync {
         let (complete, complete_view) = watch::channel(false);
         let status = Arc::new(ArcSwap::default());
         let (held, reader_key) = (Arc::clone(applier.held()), Arc::<ArcSwapOption<String>>::default());
+        let (offered, offered_view) = watch::channel(None);
         let view = SyncView {
             status: Arc::clone(&status),
             complete: complete_view,
             held: Arc::clone(&held),
             reader_key: Arc::clone(&reader_key),
+            offered: offered_view,
         };
         let saver = Saver::start(path.clone(), held, metrics.snapshot_failures.clone());
         // Where nobody knows how old it is, nobody in it is believed.
@@ -104,6 +111,7 @@ impl Sync {
             whole,
             not_understood,
             reader_key,
+            offered,
             operator,
             changed,
         };
@@ -170,6 +178,12 @@ impl Sync {
 
     /// Applies an update and answers it. `Err`: what we hold is not what the operator thinks, the stream must end.
     fn take(&mut self, message: &v1::Update) -> Result<v1::Ack, Drift> {
+        if message.offered() != v1::Offered::Unspecified {
+            let still = message.offered() == v1::Offered::Yes;
+            self.offered.send_replace(Some(Offered { still, said: Instant::now() }));
+            let digest = self.applier.held().lock().digest();
+            return Ok(v1::Ack { version: message.version, rejections: Vec::new(), digest });
+        }
         let mut update = Update::default();
         let mut undecodable = Vec::new();
         for resource in &message.upserts {

@@ -1,5 +1,8 @@
 //! The control plane is away: traffic does not notice, and a proxy that starts again meanwhile serves what it knew.
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
 use weft_tests::campaign::{self, APPS};
 use weft_tests::daemons::CONTROL_PLANE;
 use weft_tests::faults::passes;
@@ -79,6 +82,39 @@ fn without_api_server_and_etcd_traffic_goes_on_and_a_proxy_that_restarts_serves(
         );
         let restarted = mesh::proxy_on(&cluster, second).await?;
         assert_ne!(container_id(&restarted), container_id(&proxy));
+        stage.strike().await
+    });
+}
+
+/// With thousands of Services Kubernetes needs minutes to take a proxy out of every shadow's EndpointSlice. Here it takes longer than
+/// a proxy would go on for by itself.
+#[test]
+fn a_proxy_that_is_to_end_goes_on_for_as_long_as_services_offer_it() {
+    cluster::test(|cluster| async move {
+        let Some(embedded) = Embedded::needed_for("controllers that are slow") else { return Ok(()) };
+        let stage = campaign::stage(&cluster, "e2e-slow").await?;
+        let node = &cluster.nodes[1];
+        let old = mesh::proxy_on(&cluster, node).await?.name_any();
+        let load = LoadInAPod::start(&stage, "load", node, &stage.url("beta", "/"), "beta", 10).await?;
+        let pods = cluster.api::<Pod>(mesh::NAMESPACE);
+        let ends = async {
+            pods.delete(&old, &DeleteParams::default()).await?;
+            passes(seconds(20)).await?;
+            let still =
+                pods.get_opt(&old).await?.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
+            assert!(still, "it has ended though the Services still offer it");
+            Ok(())
+        };
+        embedded.while_daemon_frozen(CONTROL_PLANE, "kube-controller-manager", ends).await?;
+        mesh::proxies_settled(&cluster, std::slice::from_ref(&old), seconds(120)).await?;
+        wait::until("the old proxy has ended", seconds(90), async || {
+            Ok(Seen::when(pods.get_opt(&old).await?.is_none(), (), || old.clone()))
+        })
+        .await?;
+        for report in load.reports(&stage, &embedded).await? {
+            eprintln!("  {}: {} sent, {} failed", report.mode, report.sent, report.failed);
+            assert_eq!((report.failed, report.dns_failures.len()), (0, 0), "{report:?}");
+        }
         stage.strike().await
     });
 }

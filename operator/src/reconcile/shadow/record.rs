@@ -6,8 +6,8 @@ use kube::api::ListParams;
 use crate::context::Context;
 use crate::index::ProxyPod;
 use crate::index::facts::{SHADOW_LABEL, ShadowFacts};
+use crate::listed::{self, each};
 use crate::ports::Record;
-use crate::reconcile::listed::{self, each};
 
 /// The listen ports in use, oldest shadow first.
 pub(super) async fn record(ctx: &Context) -> kube::Result<Vec<Record>> {

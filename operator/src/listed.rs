@@ -1,5 +1,5 @@
-//! Lists from the API server, for what must not be decided on the word of a watch: one that broke tells of nothing that came or
-//! went since, and does not say so.
+//! Lists from the API server: for what must not be decided on the word of a watch, since one that broke tells of nothing that
+//! came or went and does not say so, and for what is rarely asked.
 
 use std::fmt::Debug;
 
@@ -14,14 +14,14 @@ use crate::index::proxy_pods::ProxyFacts;
 use crate::index::watch::PAGE;
 
 /// The pods of the proxies' DaemonSet, by name.
-pub(super) async fn proxies(ctx: &Context) -> kube::Result<Vec<ProxyFacts>> {
+pub(crate) async fn proxies(ctx: &Context) -> kube::Result<Vec<ProxyFacts>> {
     let mut pods = each(ctx, ListParams::default(), ProxyFacts::of).await?;
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(pods)
 }
 
 /// What `of` makes of each object in our namespace; all are of one moment, that of the first page.
-pub(super) async fn each<K, T>(
+pub(crate) async fn each<K, T>(
     ctx: &Context,
     params: ListParams,
     of: impl Fn(&K) -> Option<T>,

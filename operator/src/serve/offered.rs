@@ -1,0 +1,96 @@
+//! Whether proxies that are to end are still offered by shadow Services: as long as one's EndpointSlice has such a proxy as ready,
+//! connections are sent there. Kubernetes writes a slice for each shadow Service, one after the other; with thousands of them that
+//! takes minutes. Nothing is asked while no proxy is about to end. See `docs/decisions/0024-when-a-proxy-may-end.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use kube::api::ListParams;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::context::Context;
+use crate::index::facts::{SHADOW_LABEL, SLICE_SERVICE_LABEL};
+use crate::index::proxy_pods::ProxyFacts;
+use crate::listed;
+
+/// How often is looked whether a proxy is about to end: at what is known, nobody is asked.
+const LOOK: Duration = Duration::from_secs(1);
+/// After a list that took some time comes a pause of so many times that.
+const PAUSE: u32 = 10;
+
+/// Of proxies that are to end, by their pods' names: whether they are still offered.
+pub type Offered = BTreeMap<Arc<str>, bool>;
+
+/// Tells until dropped.
+pub async fn follow(ctx: &Context, offered: &watch::Sender<Offered>) {
+    loop {
+        sleep(LOOK).await;
+        let ending: Vec<_> = ctx.index.proxy_pods().into_iter().filter(|pod| pod.leaving).collect();
+        let known = |pod: &ProxyFacts| offered.borrow().get(&pod.name) == Some(&false);
+        if ending.iter().all(|pod| known(pod)) {
+            offered.send_if_modified(|offered| {
+                let before = offered.len();
+                offered.retain(|name, _| ending.iter().any(|pod| pod.name == *name));
+                offered.len() != before
+            });
+            continue;
+        }
+        let began = Instant::now();
+        match look(ctx, &ending).await {
+            Ok(now) => drop(offered.send_replace(now)),
+            Err(error) => {
+                tracing::warn!(%error, "the EndpointSlices of the shadow Services cannot be listed");
+            }
+        }
+        sleep(began.elapsed() * PAUSE).await;
+    }
+}
+
+async fn look(ctx: &Context, ending: &[Arc<ProxyFacts>]) -> kube::Result<Offered> {
+    let addresses: BTreeSet<_> = ending.iter().filter_map(|pod| pod.address).collect();
+    let slices = ListParams::default().labels(&format!("{SHADOW_LABEL}=true"));
+    let offered = |slice: &EndpointSlice| {
+        // One whose Service is gone leads nobody anywhere; it goes soon.
+        let service = slice.metadata.labels.as_ref()?.get(SLICE_SERVICE_LABEL)?;
+        let offered = offers(slice, &addresses);
+        (!offered.is_empty() && ctx.index.is_shadow(service)).then_some(offered)
+    };
+    let offered: BTreeSet<_> = listed::each(ctx, slices, offered).await?.into_iter().flatten().collect();
+    let is_offered = |pod: &ProxyFacts| pod.address.is_some_and(|address| offered.contains(&address));
+    Ok(ending.iter().map(|pod| (Arc::clone(&pod.name), is_offered(pod))).collect())
+}
+
+/// Those of `addresses` that `slice` has as ready.
+fn offers(slice: &EndpointSlice, addresses: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+    // Not known is ready (`discovery.k8s.io/v1`, `EndpointConditions`).
+    let is_ready =
+        |one: &&Endpoint| one.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false);
+    let ready = slice.endpoints.iter().flatten().filter(is_ready);
+    let ready = ready.flat_map(|one| &one.addresses).filter_map(|address| address.parse().ok());
+    ready.filter(|address| addresses.contains(address)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn who_is_ready_or_may_be_is_offered() {
+        let addresses = BTreeSet::from([IpAddr::from([10, 0, 0, 1])]);
+        let offers = |address: &str, conditions: Value| {
+            let endpoint = json!({"addresses": [address], "conditions": conditions});
+            let slice = json!({"metadata": {}, "addressType": "IPv4", "endpoints": [endpoint]});
+            offers(&serde_json::from_value(slice).unwrap(), &addresses).len()
+        };
+        assert_eq!(offers("10.0.0.1", json!({"ready": true})), 1);
+        assert_eq!(offers("10.0.0.1", json!({})), 1);
+        assert_eq!(offers("10.0.0.1", json!({"ready": false, "serving": true, "terminating": true})), 0);
+        assert_eq!(offers("10.0.0.2", json!({"ready": true})), 0, "another proxy");
+    }
+}
