@@ -32,8 +32,9 @@ pub const CONFIG_PATH: &str = "/config";
 /// In the metadata of the config stream's answer: the name of the operator's pod.
 pub const OPERATOR_METADATA: &str = "weft-operator-pod";
 
-/// Seconds a proxy that is told to end goes on for at most because shadow Services still offer it.
-pub const OFFERED_SECONDS: u32 = 900;
+/// In the environment of a proxy: for how many seconds at most one that is told to end goes on because shadow Services still offer
+/// it. A flag would keep older proxies from starting.
+pub const OFFERED_SECONDS: &str = "WEFT_OFFERED_SECONDS";
 
 /// Path on the proxy's admin port that answers with [`crate::edges::ProxyEdges`] in JSON.
 pub const EDGES_PATH: &str = "/edges";

@@ -44,6 +44,9 @@ pub struct Args {
     /// Whether a line is written to standard output for each request, TCP connection and UDP session, and how it looks.
     #[arg(long, env = "WEFT_ACCESS_LOG", value_enum, default_value_t = Format::Off)]
     pub access_log: Format,
+    /// Seconds for which it is waited at most, after SIGTERM, until no shadow Service offers this proxy any more.
+    #[arg(long, env = contract::OFFERED_SECONDS, default_value_t = 60)]
+    pub offered_seconds: u64,
     /// Seconds for which new connections are still taken after SIGTERM, without telling anybody to leave.
     #[arg(long, env = "WEFT_ACCEPT_WINDOW_SECONDS", default_value_t = 5)]
     pub accept_window_seconds: u64,

@@ -13,7 +13,6 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
-use weft_config::contract::OFFERED_SECONDS;
 
 use crate::listen::Listeners;
 
@@ -23,7 +22,9 @@ const QUIET: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How long it holds that shadow Services still offer this proxy. While they do it is said again and again.
-const WORD: Duration = Duration::from_mins(1);
+const WORD: Duration = Duration::from_secs(20);
+/// How long it takes an operator to say so.
+const HEARD: Duration = Duration::from_secs(2);
 
 /// What an operator said last of whether shadow Services still offer this proxy.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,8 @@ pub struct Offered {
 /// The times of a drain.
 #[derive(Debug, Clone, Copy)]
 pub struct Drain {
+    /// Step 2 waits at most this long until no shadow Service offers this proxy.
+    pub offered: Duration,
     /// Step 2 takes this long, at least.
     pub accept_window: Duration,
     /// Steps 3 and 4 take at most this long.
@@ -65,7 +68,7 @@ pub async fn until_over(
 
 /// Steps 2 to 4.
 pub async fn drained(drain: Drain, listeners: &Listeners, offered: watch::Receiver<Option<Offered>>) {
-    nobody_comes(drain.accept_window, offered).await;
+    nobody_comes(drain, offered).await;
     listeners.drain();
     let deadline = Instant::now() + drain.deadline;
     let mut quiet_since = None;
@@ -82,17 +85,18 @@ pub async fn drained(drain: Drain, listeners: &Listeners, offered: watch::Receiv
 }
 
 /// Step 2.
-async fn nobody_comes(window: Duration, mut offered: watch::Receiver<Option<Offered>>) {
-    let began = Instant::now();
+async fn nobody_comes(drain: Drain, mut offered: watch::Receiver<Option<Offered>>) {
+    let (began, window) = (Instant::now(), drain.accept_window);
+    let latest = began + drain.offered + window;
     loop {
         let until = match *offered.borrow_and_update() {
-            None => began + window,
+            None => began + window.max(HEARD.min(drain.offered)),
             Some(Offered { still: true, said }) => (said + WORD).max(began + window),
             // What the slices say, kube-proxy has done a moment later.
             Some(Offered { still: false, said }) => said.max(began) + window,
         };
         tokio::select! {
-            () = sleep_until(until.min(began + Duration::from_secs(OFFERED_SECONDS.into()))) => return,
+            () = sleep_until(until.min(latest)) => return,
             Ok(()) = offered.changed() => {}
         }
     }
@@ -102,7 +106,11 @@ async fn nobody_comes(window: Duration, mut offered: watch::Receiver<Option<Offe
 mod tests {
     use super::*;
 
-    const WINDOW: Duration = Duration::from_secs(5);
+    const DRAIN: Drain = Drain {
+        offered: Duration::from_mins(5),
+        accept_window: Duration::from_secs(5),
+        deadline: Duration::from_secs(60),
+    };
 
     /// Seconds until nobody comes any more, when this is said after so many seconds.
     async fn seconds(said: &[(u64, bool)]) -> u64 {
@@ -116,7 +124,7 @@ mod tests {
             }
             std::future::pending::<()>().await;
         });
-        nobody_comes(WINDOW, heard).await;
+        nobody_comes(DRAIN, heard).await;
         speaking.abort();
         began.elapsed().as_secs()
     }
@@ -126,16 +134,20 @@ mod tests {
         assert_eq!(seconds(&[]).await, 5, "nobody knows");
         assert_eq!(seconds(&[(1, false)]).await, 6);
         assert_eq!(seconds(&[(1, true), (2, true), (3, false)]).await, 8);
-        assert_eq!(seconds(&[(1, true), (50, true), (100, true), (140, false)]).await, 145);
-        assert_eq!(seconds(&[(1, true), (2, true)]).await, 62, "the operator has gone");
+        assert_eq!(seconds(&[(1, true), (19, true), (37, true), (50, false)]).await, 55);
+        assert_eq!(seconds(&[(1, true), (2, true)]).await, 22, "the operator has gone");
         let always: Vec<_> = (0..2000).map(|second| (second, true)).collect();
-        assert_eq!(seconds(&always).await, u64::from(OFFERED_SECONDS), "there is an end");
+        assert_eq!(seconds(&always).await, 305, "there is an end");
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_an_operator_the_window_is_all() {
         let began = Instant::now();
-        nobody_comes(WINDOW, watch::channel(None).1).await;
-        assert_eq!(began.elapsed(), WINDOW);
+        nobody_comes(DRAIN, watch::channel(None).1).await;
+        assert_eq!(began.elapsed(), DRAIN.accept_window);
+        // But an operator gets the time to say otherwise.
+        let (began, none) = (Instant::now(), Drain { accept_window: Duration::ZERO, ..DRAIN });
+        nobody_comes(none, watch::channel(None).1).await;
+        assert_eq!(began.elapsed(), HEARD);
     }
 }

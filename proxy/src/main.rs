@@ -107,6 +107,7 @@ async fn run(
     tokio::spawn(sync.run(operator));
 
     let drain = Drain {
+        offered: Duration::from_secs(args.offered_seconds),
         accept_window: Duration::from_secs(args.accept_window_seconds),
         deadline: Duration::from_secs(args.drain_deadline_seconds),
     };

@@ -319,7 +319,11 @@ async fn a_drain_lets_everybody_finish_and_turns_nobody_away() {
     let mut parked = support::KeepAlive::connect(port).await;
     assert!(!parked.get().await.to_lowercase().contains("connection: close"));
     let listeners = Arc::clone(&proxy.listeners);
-    let drain = Drain { accept_window: Duration::from_millis(200), deadline: Duration::from_secs(20) };
+    let drain = Drain {
+        offered: Duration::ZERO,
+        accept_window: Duration::from_millis(200),
+        deadline: Duration::from_secs(20),
+    };
     let over = tokio::spawn(async move { drained(drain, &listeners, watch::channel(None).1).await });
     let mut within_window = support::KeepAlive::connect(port).await;
     assert!(within_window.get().await.contains(" 200 OK"));

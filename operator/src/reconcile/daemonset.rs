@@ -16,8 +16,6 @@ pub const NAME: &str = contract::PROXY_SERVICE_ACCOUNT;
 
 /// Seconds a proxy has beyond its drain to end before it is killed.
 const GRACE: u32 = 5;
-/// Seconds a proxy goes on for at most because shadow Services still offer it.
-const OFFERED: u32 = contract::OFFERED_SECONDS;
 
 /// The labels by which the proxies' pods are selected. Never to be changed: a DaemonSet's selector cannot be.
 pub fn selector() -> Value {
@@ -52,7 +50,7 @@ pub fn service(namespace: &str, owner: &Value) -> Value {
 /// What the pods of `mesh` are made from, with its own hash among its labels; `image` is used unless the mesh names one.
 pub fn template(mesh: &MeshConfig, namespace: &str, image: &str) -> Value {
     let proxy = &mesh.spec.proxy;
-    let drain = &proxy.drain;
+    let grace = drain_seconds(mesh) + proxy.drain.offered_seconds;
     let tolerations = match &proxy.tolerations {
         Some(tolerations) => json!(tolerations),
         // The pods of a tainted node need their proxy as well.
@@ -73,7 +71,7 @@ pub fn template(mesh: &MeshConfig, namespace: &str, image: &str) -> Value {
             "nodeSelector": proxy.node_selector,
             "tolerations": tolerations,
             "imagePullSecrets": proxy.image_pull_secrets,
-            "terminationGracePeriodSeconds": OFFERED + drain.accept_window_seconds + drain.deadline_seconds + GRACE,
+            "terminationGracePeriodSeconds": grace,
             "securityContext": {
                 "runAsNonRoot": true,
                 "runAsUser": 65532,
@@ -151,6 +149,12 @@ fn update_strategy(strategy: Strategy) -> Value {
     }
 }
 
+/// How long a proxy may take to end once nobody is sent to it any more.
+fn drain_seconds(mesh: &MeshConfig) -> u32 {
+    let drain = &mesh.spec.proxy.drain;
+    drain.accept_window_seconds + drain.deadline_seconds + GRACE
+}
+
 fn container(mesh: &MeshConfig, namespace: &str, image: &str) -> Value {
     let proxy = &mesh.spec.proxy;
     let url = format!("https://{}.{namespace}.svc:{}", contract::OPERATOR_SERVICE, contract::CONFIG_PORT);
@@ -161,6 +165,12 @@ fn container(mesh: &MeshConfig, namespace: &str, image: &str) -> Value {
             "timeoutSeconds": 2,
             "failureThreshold": failures,
         })
+    };
+    // One that hangs waits for nobody.
+    let alive = |period, failures| {
+        let mut probe = probe("/livez", period, failures);
+        probe["terminationGracePeriodSeconds"] = json!(drain_seconds(mesh));
+        probe
     };
     json!({
         "name": "proxy",
@@ -178,11 +188,12 @@ fn container(mesh: &MeshConfig, namespace: &str, image: &str) -> Value {
         "env": [
             {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
+            {"name": contract::OFFERED_SECONDS, "value": proxy.drain.offered_seconds.to_string()},
         ],
         "ports": [{"name": "metrics", "containerPort": contract::ADMIN_PORT, "protocol": "TCP"}],
         "readinessProbe": probe("/readyz", 1, 2),
-        "livenessProbe": probe("/livez", 5, 3),
-        "startupProbe": probe("/livez", 1, 30),
+        "livenessProbe": alive(5, 3),
+        "startupProbe": alive(1, 30),
         "resources": proxy.resources,
         "securityContext": {
             "allowPrivilegeEscalation": false,
@@ -246,7 +257,7 @@ mod tests {
 
     #[test]
     fn what_the_mesh_config_says_wins() {
-        let spec = r#"{"proxy": {"image": "mine:2", "tolerations": [], "drain": {"acceptWindowSeconds": 1, "deadlineSeconds": 2},
+        let spec = r#"{"proxy": {"image": "mine:2", "tolerations": [], "drain": {"offeredSeconds": 4, "acceptWindowSeconds": 1, "deadlineSeconds": 2},
             "resources": {"limits": {"memory": "1Gi"}}, "nodeSelector": {"a": "b"}, "rollout": {"observeSeconds": 7}}}"#;
         let mesh = MeshConfig::new("weft", serde_json::from_str(spec).unwrap());
         let made = made(&mesh, &decision(Strategy::Roll(1), Stage::NoRollout));
@@ -256,7 +267,7 @@ mod tests {
         assert_eq!(pod["containers"][0]["resources"]["limits"]["memory"], "1Gi");
         assert_eq!(pod["tolerations"], json!([]));
         assert_eq!(pod["nodeSelector"]["a"], "b");
-        assert_eq!(pod["terminationGracePeriodSeconds"], OFFERED + 8);
+        assert_eq!(pod["terminationGracePeriodSeconds"], 12);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -18,39 +18,76 @@ use crate::index::proxy_pods::ProxyFacts;
 use crate::listed;
 
 /// How often is looked whether a proxy is about to end: at what is known, nobody is asked.
-const LOOK: Duration = Duration::from_secs(1);
-/// After a list that took some time comes a pause of so many times that.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often it is said again that a proxy is offered; what is said holds for 20 s.
+const AGAIN: Duration = Duration::from_secs(5);
+/// After a list that took some time comes a pause of so many times that; at least a second.
 const PAUSE: u32 = 10;
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Of proxies that are to end, by their pods' names: whether they are still offered.
 pub type Offered = BTreeMap<Arc<str>, bool>;
 
 /// Tells until dropped.
 pub async fn follow(ctx: &Context, offered: &watch::Sender<Offered>) {
+    // Before, no shadow seems to be there.
+    ctx.index.synced().await;
+    let free = Mutex::default();
+    tokio::join!(tell(ctx, &free, offered), ask(ctx, &free));
+}
+
+/// The proxies, by their pods' names, that are about to end and that nobody offers. None is offered again.
+type Free = Mutex<BTreeSet<Arc<str>>>;
+
+fn is_free(free: &Free, pod: &ProxyFacts) -> bool {
+    free.lock().unwrap_or_else(PoisonError::into_inner).contains(&pod.name)
+}
+
+fn ending(ctx: &Context) -> Vec<Arc<ProxyFacts>> {
+    ctx.index.proxy_pods().into_iter().filter(|pod| pod.leaving).collect()
+}
+
+/// Says at once that a proxy which is about to end is offered, until it is known that it is not.
+async fn tell(ctx: &Context, free: &Free, offered: &watch::Sender<Offered>) {
+    let mut last = Instant::now();
     loop {
         sleep(LOOK).await;
-        let ending: Vec<_> = ctx.index.proxy_pods().into_iter().filter(|pod| pod.leaving).collect();
-        let known = |pod: &ProxyFacts| offered.borrow().get(&pod.name) == Some(&false);
-        if ending.iter().all(|pod| known(pod)) {
-            offered.send_if_modified(|offered| {
-                let before = offered.len();
-                offered.retain(|name, _| ending.iter().any(|pod| pod.name == *name));
-                offered.len() != before
-            });
+        // With the namespace everything goes; nobody waits for anybody.
+        let is_ending = ctx.index.is_ending();
+        let offers = |pod: &ProxyFacts| !is_ending && !is_free(free, pod);
+        let now: Offered = ending(ctx).iter().map(|pod| (Arc::clone(&pod.name), offers(pod))).collect();
+        let again = last.elapsed() >= AGAIN && now.values().any(|still| *still);
+        if again || now != *offered.borrow() {
+            last = Instant::now();
+            offered.send_replace(now);
+        }
+    }
+}
+
+/// Finds out which proxies are not offered any more.
+async fn ask(ctx: &Context, free: &Free) {
+    loop {
+        let ending = ending(ctx);
+        free.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|name| ending.iter().any(|pod| pod.name == *name));
+        if ending.iter().all(|pod| is_free(free, pod)) {
+            sleep(LOOK).await;
             continue;
         }
         let began = Instant::now();
         match look(ctx, &ending).await {
-            Ok(now) => drop(offered.send_replace(now)),
+            Ok(now) => free.lock().unwrap_or_else(PoisonError::into_inner).extend(now),
             Err(error) => {
                 tracing::warn!(%error, "the EndpointSlices of the shadow Services cannot be listed");
             }
         }
-        sleep(began.elapsed() * PAUSE).await;
+        sleep((began.elapsed() * PAUSE).max(SHORTEST_PAUSE)).await;
     }
 }
 
-async fn look(ctx: &Context, ending: &[Arc<ProxyFacts>]) -> kube::Result<Offered> {
+/// The pods of `ending` that no shadow Service offers.
+async fn look(ctx: &Context, ending: &[Arc<ProxyFacts>]) -> kube::Result<Vec<Arc<str>>> {
     let addresses: BTreeSet<_> = ending.iter().filter_map(|pod| pod.address).collect();
     let slices = ListParams::default().labels(&format!("{SHADOW_LABEL}=true"));
     let offered = |slice: &EndpointSlice| {
@@ -61,7 +98,8 @@ async fn look(ctx: &Context, ending: &[Arc<ProxyFacts>]) -> kube::Result<Offered
     };
     let offered: BTreeSet<_> = listed::each(ctx, slices, offered).await?.into_iter().flatten().collect();
     let is_offered = |pod: &ProxyFacts| pod.address.is_some_and(|address| offered.contains(&address));
-    Ok(ending.iter().map(|pod| (Arc::clone(&pod.name), is_offered(pod))).collect())
+    let free = ending.iter().filter(|pod| !is_offered(pod));
+    Ok(free.map(|pod| Arc::clone(&pod.name)).collect())
 }
 
 /// Those of `addresses` that `slice` has as ready.

@@ -166,6 +166,8 @@ impl Sync {
             held.map(|(key, hash)| v1::Held { key: Some(key.into()), hash }).collect()
         };
         self.whole = held.is_empty();
+        // Nor are they held, or not in this form.
+        self.applier.forget_refused();
         // They are not held, so whoever knows them sends them again.
         self.not_understood.clear();
         v1::Hello {
@@ -179,8 +181,15 @@ impl Sync {
     /// Applies an update and answers it. `Err`: what we hold is not what the operator thinks, the stream must end.
     fn take(&mut self, message: &v1::Update) -> Result<v1::Ack, Drift> {
         if message.offered() != v1::Offered::Unspecified {
-            let still = message.offered() == v1::Offered::Yes;
-            self.offered.send_replace(Some(Offered { still, said: Instant::now() }));
+            let now = Offered { still: message.offered() == v1::Offered::Yes, said: Instant::now() };
+            self.offered.send_if_modified(|offered| {
+                // From when on none did counts; that it is so may be said again.
+                let news = now.still || offered.is_none_or(|before| before.still);
+                if news {
+                    *offered = Some(now);
+                }
+                news
+            });
             let digest = self.applier.held().lock().digest();
             return Ok(v1::Ack { version: message.version, rejections: Vec::new(), digest });
         }

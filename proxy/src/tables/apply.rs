@@ -58,6 +58,12 @@ impl Applier {
         &self.rejections
     }
 
+    /// Forgets what was refused: whoever still wants it sends it again.
+    pub fn forget_refused(&mut self) {
+        self.rejections.clear();
+        self.refused.clear();
+    }
+
     /// Applies `update`; a resource that cannot be served keeps its old form and is noted as rejected.
     ///
     /// One that was refused is tried again when a port has been closed.
