@@ -192,8 +192,9 @@ impl Writer {
         let key = Key::of::<K>(&namespace, &name);
         let api = self.api::<K>(&namespace);
         let request = async move { api.patch(&name, &params, &Patch::Apply(&wanted)).await };
+        let mark = self.seen.mark(&key);
         let written = self.write(object, request).await;
-        self.seen.wrote(&key, &written);
+        self.seen.wrote(&key, mark, &written);
         written
     }
 
@@ -220,8 +221,9 @@ impl Writer {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let (name, patch) = (key.name().to_owned(), patch.clone());
         let request = async move { api.patch(&name, &params, &Patch::Merge(&patch)).await };
+        let mark = self.seen.mark(&key);
         let written = self.write(key.to_string(), request).await;
-        self.seen.wrote(&key, &written);
+        self.seen.wrote(&key, mark, &written);
         written
     }
 

@@ -81,7 +81,20 @@ struct Followed {
     live: Sight,
     /// Our own last write, until the watch has told of it or of something later.
     ahead: Option<Arc<Value>>,
+    /// How often the watch has told of it.
+    told: u64,
 }
+
+impl Followed {
+    /// From now on this is known of it, and nothing of a write of ours.
+    fn now(&mut self, live: Sight) {
+        (self.live, self.ahead) = (live, None);
+    }
+}
+
+/// How often a watch had told of an object when a write of it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark(u64);
 
 /// Ends the following of an object when it is dropped.
 struct Following<'a>(&'a Seen, Key);
@@ -128,7 +141,7 @@ impl Seen {
     pub(super) fn get(&self, key: &Key) -> Sight {
         let objects = self.lock();
         match objects.get(key) {
-            Some(Followed { live, ahead: Some(ahead) }) if *live != Sight::Unknown => {
+            Some(Followed { live, ahead: Some(ahead), .. }) if *live != Sight::Unknown => {
                 Sight::There(Arc::clone(ahead))
             }
             Some(followed) => followed.live.clone(),
@@ -140,29 +153,38 @@ impl Seen {
     /// takes its time, and what was put in the place of something newer would stay until the next change.
     pub(super) fn looked<K: Serialize>(&self, key: &Key, object: Option<&K>) {
         if let Some(followed) = self.lock().get_mut(key).filter(|followed| followed.live == Sight::Unknown) {
-            *followed = Followed { live: Sight::of(object), ahead: None };
+            followed.now(Sight::of(object));
         }
     }
 
-    /// What came of a write. One that was refused or not answered leaves in doubt what is there.
-    pub(super) fn wrote<K: Serialize>(&self, key: &Key, written: &Result<K, WriteError>) {
+    /// A write of the object begins.
+    pub(super) fn mark(&self, key: &Key) -> Mark {
+        Mark(self.lock().get(key).map_or(0, |followed| followed.told))
+    }
+
+    /// What came of a write that began at `mark`. One that was refused or not answered leaves in doubt what is there, and so does
+    /// one that was answered when the watch had told that the object is not there: it may have gone before or since.
+    pub(super) fn wrote<K: Serialize>(&self, key: &Key, mark: Mark, written: &Result<K, WriteError>) {
         let mut objects = self.lock();
         let Some(followed) = objects.get_mut(key) else { return };
         match written {
+            Ok(_) if followed.live == Sight::Absent && Mark(followed.told) != mark => {
+                followed.now(Sight::Unknown);
+            }
             Ok(object) => {
                 let object = json(object);
                 // The watch may have been quicker.
                 followed.ahead = object.filter(|object| !is_settled(followed.live.object(), object));
             }
             Err(WriteError::NotLeader(_)) => {}
-            Err(_) => *followed = Followed::default(),
+            Err(_) => followed.now(Sight::Unknown),
         }
     }
 
     /// It is not known what is there.
     pub(super) fn forget(&self, key: &Key) {
         if let Some(followed) = self.lock().get_mut(key) {
-            *followed = Followed::default();
+            followed.now(Sight::Unknown);
         }
     }
 
@@ -170,6 +192,7 @@ impl Seen {
         let now = Sight::of(object);
         let mut objects = self.lock();
         let Some(followed) = objects.get_mut(key) else { return };
+        followed.told += 1;
         let mut ours = false;
         if let (Some(ahead), Some(object)) = (&followed.ahead, now.object()) {
             if !is_settled(Some(object), ahead) {
@@ -181,7 +204,7 @@ impl Seen {
             (Sight::There(before), Sight::There(now)) => version(before) == version(now),
             (before, now) => before == now,
         };
-        *followed = Followed { live: now, ahead: None };
+        followed.now(now);
         drop(objects);
         if !ours && !same {
             self.changes.send_modify(|changes| *changes += 1);
@@ -256,7 +279,7 @@ mod tests {
         let changes = seen.changes();
         let told = |seen: &Seen| *seen.changes().borrow();
         let before = *changes.borrow();
-        seen.wrote(&key, &Ok(map(3, "ours")));
+        seen.wrote(&key, seen.mark(&key), &Ok(map(3, "ours")));
         assert_eq!(text(&seen, &key), "ours");
         seen.told(&key, Some(&map(2, "on its way meanwhile")));
         assert_eq!(text(&seen, &key), "ours", "the watch lags behind");
@@ -270,17 +293,37 @@ mod tests {
         assert_eq!((text(&seen, &key), told(&seen)), ("absent".to_owned(), before + 2));
         // The watch was quicker than the answer.
         seen.told(&key, Some(&map(7, "later")));
-        seen.wrote(&key, &Ok(map(6, "ours")));
+        seen.wrote(&key, seen.mark(&key), &Ok(map(6, "ours")));
         assert_eq!(text(&seen, &key), "later");
+    }
+
+    #[test]
+    fn an_answer_to_a_write_is_not_put_over_what_the_watch_has_told_since() {
+        let (seen, key) = followed();
+        seen.told(&key, Some(&map(1, "x")));
+        // Written, edited and deleted before the answer is here.
+        let mark = seen.mark(&key);
+        seen.told(&key, Some(&map(2, "ours")));
+        seen.told(&key, Some(&map(3, "somebody's")));
+        seen.told::<ConfigMap>(&key, None);
+        seen.wrote(&key, mark, &Ok(map(2, "ours")));
+        assert_eq!(text(&seen, &key), "unknown", "it is asked for");
+        // Deleted first and made anew by the write, which is not told of yet: nobody can know that either.
+        let mark = seen.mark(&key);
+        seen.told::<ConfigMap>(&key, None);
+        seen.wrote(&key, mark, &Ok(map(6, "ours")));
+        assert_eq!(text(&seen, &key), "unknown");
+        seen.looked(&key, Some(&map(6, "ours")));
+        assert_eq!(text(&seen, &key), "ours");
     }
 
     #[test]
     fn a_write_that_failed_leaves_nothing_known() {
         let (seen, key) = followed();
         seen.told(&key, Some(&map(1, "x")));
-        seen.wrote::<ConfigMap>(&key, &Err(WriteError::NotLeader("m".into())));
+        seen.wrote::<ConfigMap>(&key, seen.mark(&key), &Err(WriteError::NotLeader("m".into())));
         assert_eq!(text(&seen, &key), "x", "nothing was sent");
-        seen.wrote::<ConfigMap>(&key, &Err(WriteError::Unanswered("m".into())));
+        seen.wrote::<ConfigMap>(&key, seen.mark(&key), &Err(WriteError::Unanswered("m".into())));
         assert_eq!(text(&seen, &key), "unknown", "it has to be asked for");
         seen.looked(&key, Some(&map(2, "y")));
         assert_eq!(text(&seen, &key), "y");
