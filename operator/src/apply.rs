@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::client::UNACKNOWLEDGED;
-use crate::lease::{Fence, WRITE};
+use crate::lease::{Fence, LANDS_WITHIN, WRITE};
 use compare::{contains, takes_out};
 pub use error::WriteError;
 use object::{ClusterWide, Namespaced, Object};
@@ -64,7 +64,7 @@ impl Writer {
     /// Returns when nothing can land any more that was sent before.
     pub async fn settled(&self) {
         // Whatever takes longer has been given up, and dropped.
-        self.fence.drained(WRITE + UNACKNOWLEDGED).await;
+        self.fence.drained(LANDS_WITHIN).await;
     }
 
     /// Makes a request that writes, if this replica may. It is carried to its end whatever becomes of who waits for it: who
@@ -87,6 +87,18 @@ impl Writer {
             Ok(Some(written)) => written.map_err(|source| WriteError::Api { object, source }),
             Ok(None) | Err(_) => Err(WriteError::Unanswered(object)),
         }
+    }
+
+    /// [`Writer::write`] of the object `key` that may be followed: what comes of it is known from then on.
+    async fn write_seen<K: Object>(
+        &self,
+        key: &Key,
+        request: impl Future<Output = kube::Result<K>> + Send + 'static,
+    ) -> Result<K, WriteError> {
+        let mark = self.seen.mark(key);
+        let written = self.write(key.to_string(), request).await;
+        self.seen.wrote(key, mark, &written);
+        written
     }
 
     /// The object, from what is seen of it or else asked for.
@@ -185,17 +197,13 @@ impl Writer {
     }
 
     async fn patch<K: Namespaced>(&self, desired: &K, params: PatchParams) -> Result<K, WriteError> {
-        let object = describe(desired);
-        let wanted = serde_json::to_value(desired);
-        let wanted = wanted.map_err(|source| WriteError::Encoding { object: object.clone(), source })?;
         let (namespace, name) = (desired.namespace().unwrap_or_default(), desired.name_any());
         let key = Key::of::<K>(&namespace, &name);
+        let wanted = serde_json::to_value(desired);
+        let wanted = wanted.map_err(|source| WriteError::Encoding { object: key.to_string(), source })?;
         let api = self.api::<K>(&namespace);
         let request = async move { api.patch(&name, &params, &Patch::Apply(&wanted)).await };
-        let mark = self.seen.mark(&key);
-        let written = self.write(object, request).await;
-        self.seen.wrote(&key, mark, &written);
-        written
+        self.write_seen(&key, request).await
     }
 
     /// Merges `patch` into the object. A `metadata.resourceVersion` in it is a precondition.
@@ -221,10 +229,7 @@ impl Writer {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let (name, patch) = (key.name().to_owned(), patch.clone());
         let request = async move { api.patch(&name, &params, &Patch::Merge(&patch)).await };
-        let mark = self.seen.mark(&key);
-        let written = self.write(key.to_string(), request).await;
-        self.seen.wrote(&key, mark, &written);
-        written
+        self.write_seen(&key, request).await
     }
 
     /// Replaces the status of the object.

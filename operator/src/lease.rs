@@ -40,8 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const MARGIN: Duration = Duration::from_secs(4);
 /// How long a write may take; then it is given up. What it sent may land for [`UNACKNOWLEDGED`] longer.
 pub(crate) const WRITE: Duration = Duration::from_secs(2);
-/// How long a write may land after the process that made it has ended.
-const FORMER_LIFE: Duration = WRITE.saturating_add(UNACKNOWLEDGED);
+/// A write has landed so long after it began, or never does; whatever has become of the process that made it.
+pub(crate) const LANDS_WITHIN: Duration = WRITE.saturating_add(UNACKNOWLEDGED);
 
 /// Takes part in the election as `me` until `stop`; `leading` says how it stands. On `stop` a leader gives the Lease back.
 pub async fn take_part(
@@ -210,7 +210,7 @@ impl<'a> Candidate<'a> {
     /// Gives the Lease back, if it is ours. The fence is closed already; what was sent before must have been answered, or the
     /// next leader and a late write of ours could meet.
     async fn resign(&self) {
-        if !self.fence.drained(WRITE + UNACKNOWLEDGED).await {
+        if !self.fence.drained(LANDS_WITHIN).await {
             tracing::warn!(lease = self.name, "a write was not answered: the lease runs out by itself");
             return;
         }
@@ -244,7 +244,7 @@ mod tests {
     fn the_leader_stops_writing_before_another_may_begin() {
         // A stand-by waits the whole duration from when it saw a renewal, which is after the leader began it. The leader's
         // last write begins before the end of its term, is sent before it is given up, and dropped soon after.
-        assert!(DURATION - MARGIN + WRITE + UNACKNOWLEDGED < DURATION);
+        assert!(DURATION - MARGIN + LANDS_WITHIN < DURATION);
         // One renewal may go unanswered without the lead being lost.
         assert!(RENEW + PATIENCE + RETRY < DURATION - MARGIN);
     }

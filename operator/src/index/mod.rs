@@ -272,6 +272,11 @@ impl Index {
         self.lock().proxy_pods.all()
     }
 
+    /// Those of them on their way out.
+    pub fn leaving_proxies(&self) -> Vec<Arc<ProxyFacts>> {
+        self.lock().proxy_pods.leaving()
+    }
+
     /// Subscribes to changes; the first look gives all there is, every Service that only has a shadow among them, at once
     /// even when there is nothing.
     pub fn changes(&self, about: About) -> Changes {

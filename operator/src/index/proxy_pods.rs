@@ -128,6 +128,11 @@ impl ProxyPods {
         }
     }
 
+    /// Those on their way out.
+    pub(super) fn leaving(&self) -> Vec<Arc<ProxyFacts>> {
+        self.0.values().filter(|pod| pod.leaving).cloned().collect()
+    }
+
     /// All, by name.
     pub(super) fn all(&self) -> Vec<Arc<ProxyFacts>> {
         let mut all: Vec<_> = self.0.values().cloned().collect();

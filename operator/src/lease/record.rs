@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{DURATION, FORMER_LIFE};
+use super::{DURATION, LANDS_WITHIN};
 
 /// `leaseDurationSeconds` of a Lease that its holder gave back, having closed its fence before. A Lease without a holder may
 /// also be somebody's edit while the holder still writes; this one may be taken at once. `client-go` marks it in the same way.
@@ -101,7 +101,7 @@ impl Record {
             Known::There(lease) => match holder(lease) {
                 // A container that is started again has its pod's name: what its former life has sent may be on its way.
                 Some(holder) if holder == me && !leads => {
-                    or_wait_for(self.first, FORMER_LIFE, Decision::Renew)
+                    or_wait_for(self.first, LANDS_WITHIN, Decision::Renew)
                 }
                 Some(holder) if holder == me => Decision::Renew,
                 None if is_given_back(lease) => Decision::Take,
@@ -204,8 +204,8 @@ mod tests {
     #[test]
     fn who_is_started_again_waits_for_what_its_former_life_has_sent() {
         let found = |after| decision(vec![Some(lease("a", 2))], false, after);
-        assert!(waits(&found(FORMER_LIFE - A_MOMENT)));
-        assert_eq!(found(FORMER_LIFE), Decision::Renew);
+        assert!(waits(&found(LANDS_WITHIN - A_MOMENT)));
+        assert_eq!(found(LANDS_WITHIN), Decision::Renew);
         // One whose term has ended meanwhile knows what it has sent.
         let (mut record, start) = (Record::default(), Instant::now());
         for version in 1..=9 {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -39,12 +39,8 @@ pub async fn follow(ctx: &Context, offered: &watch::Sender<Offered>) {
 /// The proxies, by their pods' names, that are about to end and that nobody offers. None is offered again.
 type Free = Mutex<BTreeSet<Arc<str>>>;
 
-fn is_free(free: &Free, pod: &ProxyFacts) -> bool {
-    free.lock().unwrap_or_else(PoisonError::into_inner).contains(&pod.name)
-}
-
-fn ending(ctx: &Context) -> Vec<Arc<ProxyFacts>> {
-    ctx.index.proxy_pods().into_iter().filter(|pod| pod.leaving).collect()
+fn lock(free: &Free) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+    free.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says at once that a proxy which is about to end is offered, until it is known that it is not.
@@ -54,8 +50,9 @@ async fn tell(ctx: &Context, free: &Free, offered: &watch::Sender<Offered>) {
         sleep(LOOK).await;
         // With the namespace everything goes; nobody waits for anybody.
         let is_ending = ctx.index.is_ending();
-        let offers = |pod: &ProxyFacts| !is_ending && !is_free(free, pod);
-        let now: Offered = ending(ctx).iter().map(|pod| (Arc::clone(&pod.name), offers(pod))).collect();
+        let offers = |pod: &ProxyFacts| !is_ending && !lock(free).contains(&pod.name);
+        let ending = ctx.index.leaving_proxies();
+        let now: Offered = ending.iter().map(|pod| (Arc::clone(&pod.name), offers(pod))).collect();
         let again = last.elapsed() >= AGAIN && now.values().any(|still| *still);
         if again || now != *offered.borrow() {
             last = Instant::now();
@@ -67,17 +64,15 @@ async fn tell(ctx: &Context, free: &Free, offered: &watch::Sender<Offered>) {
 /// Finds out which proxies are not offered any more.
 async fn ask(ctx: &Context, free: &Free) {
     loop {
-        let ending = ending(ctx);
-        free.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|name| ending.iter().any(|pod| pod.name == *name));
-        if ending.iter().all(|pod| is_free(free, pod)) {
+        let ending = ctx.index.leaving_proxies();
+        lock(free).retain(|name| ending.iter().any(|pod| pod.name == *name));
+        if ending.iter().all(|pod| lock(free).contains(&pod.name)) {
             sleep(LOOK).await;
             continue;
         }
         let began = Instant::now();
         match look(ctx, &ending).await {
-            Ok(now) => free.lock().unwrap_or_else(PoisonError::into_inner).extend(now),
+            Ok(now) => lock(free).extend(now),
             Err(error) => {
                 tracing::warn!(%error, "the EndpointSlices of the shadow Services cannot be listed");
             }

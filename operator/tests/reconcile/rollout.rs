@@ -20,19 +20,24 @@ fn template(api: &ApiServer) -> String {
     labels["weft.mesh/template"].as_str().unwrap().to_owned()
 }
 
-/// A proxy pod of `template` on `node`, ready or ending again and again.
-fn put_pod(api: &ApiServer, name: &str, node: &str, template: &str, ready: bool) {
-    let state = if ready {
-        json!({"running": {}})
-    } else {
-        json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}})
+/// How a proxy pod is: ready, or not since it waits for the reason given.
+fn status(waits: Option<&str>) -> Value {
+    let ready = waits.is_none();
+    let state = match waits {
+        None => json!({"running": {}}),
+        Some(reason) => json!({"waiting": {"reason": reason, "message": "back-off"}}),
     };
+    json!({"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}], "containerStatuses": [
+        {"name": "proxy", "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": state}]})
+}
+
+/// A proxy pod of `template` on `node`.
+fn put_pod(api: &ApiServer, name: &str, node: &str, template: &str, waits: Option<&str>) {
     let pod = json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"labels": {"weft.mesh/template": template},
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "weft-proxy", "uid": "d", "controller": true}]},
         "spec": {"nodeName": node, "containers": [{"name": "proxy", "image": "proxy:some"}]},
-        "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}], "containerStatuses": [
-            {"name": "proxy", "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": state}]}});
+        "status": status(waits)});
     api.put(&format!("{PODS}/{name}"), pod);
 }
 
@@ -51,7 +56,7 @@ fn rolls(surge: u64) -> Value {
 async fn rolling(api: &ApiServer, nodes: u32) -> (String, String) {
     let before = template(api);
     for node in 0..nodes {
-        put_pod(api, &format!("old{node}"), &format!("n{node}"), &before, true);
+        put_pod(api, &format!("old{node}"), &format!("n{node}"), &before, None);
     }
     api.edit(DAEMONSET, |set| set["status"]["desiredNumberScheduled"] = json!(nodes));
     until("Complete", api, || (reason(api, MESH, "RolloutPaused")? == "Complete").then_some(())).await;
@@ -69,7 +74,7 @@ async fn it_goes_on_in_growing_steps_and_ends() {
     assert_eq!(strategy(&api), Some(rolls(1)));
     let (_, wanted) = rolling(&api, 16).await;
     let replace = |node: u32| {
-        put_pod(&api, &format!("new{node}"), &format!("n{node}"), &wanted, true);
+        put_pod(&api, &format!("new{node}"), &format!("n{node}"), &wanted, None);
         api.delete(&format!("{PODS}/old{node}"));
     };
     (0..4).for_each(replace);
@@ -86,7 +91,7 @@ async fn a_new_proxy_that_fails_stops_it_for_the_next_leader_too_until_the_forme
     let first = operator(client.clone());
     until("DaemonSet", &api, || api.get(DAEMONSET)).await;
     let (before, wanted) = rolling(&api, 3).await;
-    put_pod(&api, "new0", "n0", &wanted, false);
+    put_pod(&api, "new0", "n0", &wanted, Some("CrashLoopBackOff"));
 
     let hold = json!({"type": "OnDelete"});
     until("held", &api, || (strategy(&api)? == hold).then_some(())).await;
@@ -122,7 +127,7 @@ async fn it_is_not_stopped_by_what_only_a_watch_that_is_behind_shows() {
     };
     let (api, operator) = standing_mesh(spec("info")).await;
     let before = template(&api);
-    put_pod(&api, "old0", "n0", &before, true);
+    put_pod(&api, "old0", "n0", &before, None);
     until("Complete", &api, || (reason(&api, MESH, "RolloutPaused")? == "Complete").then_some(())).await;
     api.edit(MESH, |mesh| mesh["spec"] = spec("debug"));
     until("one node at a time", &api, || {
@@ -130,20 +135,11 @@ async fn it_is_not_stopped_by_what_only_a_watch_that_is_behind_shows() {
     })
     .await;
     let wanted = template(&api);
-    put_pod(&api, "new0", "n0", &wanted, true);
-    let edit = |ready: bool| {
-        let state =
-            if ready { json!({"running": {}}) } else { json!({"waiting": {"reason": "ContainerCreating"}}) };
-        api.edit(&format!("{PODS}/new0"), |pod| {
-            pod["status"]["conditions"][0]["status"] = json!(if ready { "True" } else { "False" });
-            pod["status"]["containerStatuses"][0]["state"] = state;
-        });
-    };
     // Shown as not ready; it is ready well before that has lasted too long.
-    edit(false);
+    put_pod(&api, "new0", "n0", &wanted, Some("ContainerCreating"));
     two_more_looks(&api, &operator).await;
     api.mute(Some(PROXY));
-    edit(true);
+    api.edit(PROXY, |pod| pod["status"] = status(None));
     // The look that would have stopped it.
     let asked = || api.requests().iter().filter(|request| **request == format!("GET {PODS}")).count();
     let before = asked();

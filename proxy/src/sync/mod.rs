@@ -77,7 +77,7 @@ pub struct SyncView {
     pub held: held::Shared,
     /// What those must show who want to read what is held; nobody may before an operator has told it.
     pub reader_key: Arc<ArcSwapOption<String>>,
-    /// What an operator said of whether shadow Services still offer this proxy; it does when they should not any more.
+    /// What an operator said last of whether shadow Services still offer this proxy; nothing before it is told to end.
     pub offered: watch::Receiver<Option<Offered>>,
 }
 
