@@ -1,18 +1,21 @@
 //! Adds, replaces and removes our block in a Corefile. Everything else stays byte for byte.
 //!
-//! The marks carry the mesh's namespace, so that each mesh of a cluster has a block of its own and leaves the others' alone.
-//! Marks without one are from the time before; such a block is ours when it leads into our namespace.
+//! The first line between the marks names the mesh's namespace, so that each mesh of a cluster has a block of its own and leaves
+//! the others' alone. The marks themselves are those of the first version: one that is rolled back to must find its block. It
+//! wrote no such line; a block without one is ours when it leads into our namespace.
 
 use std::ops::Range;
 
-/// What the first line of a block begins with.
-const BEGIN: &str = "# BEGIN weft.mesh";
-/// What the last line of a block begins with.
+/// The first line of a block.
+const BEGIN: &str = "# BEGIN weft.mesh: managed by weft-operator, edits within are undone";
+/// The last line of a block.
 const END: &str = "# END weft.mesh";
-/// Behind [`BEGIN`] and the mesh.
-const ADVICE: &str = ": managed by weft-operator, edits within are undone";
-/// Behind all that when the line feed before the block is ours.
+/// Behind [`BEGIN`] when the line feed before the block is ours.
 const GLUED: &str = " (and the line feed before)";
+/// Before the mesh's namespace, in the line after [`BEGIN`].
+const OF: &str = "# for the mesh in namespace ";
+/// What any line that is a mark begins with, damaged or not.
+const LIKE_MARKS: [&str; 2] = ["# BEGIN weft.mesh", "# END weft.mesh"];
 
 /// Why a Corefile is left alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,9 +30,9 @@ pub enum CorefileError {
 struct Found<'a> {
     /// All its lines.
     lines: Range<usize>,
-    /// Those between the marks.
+    /// Those between the marks, without the one that names the namespace.
     inner: Range<usize>,
-    /// The mesh's namespace, where the marks say so.
+    /// The mesh's namespace, where the block says so.
     mesh: Option<&'a str>,
     glued: bool,
 }
@@ -66,7 +69,7 @@ pub fn inner<'a>(corefile: &'a str, namespace: &str) -> Option<&'a str> {
 
 fn marked(namespace: &str, block: &str, glued: bool) -> String {
     let glued = if glued { GLUED } else { "" };
-    format!("{BEGIN} in {namespace}{ADVICE}{glued}\n{block}{END} in {namespace}\n")
+    format!("{BEGIN}{glued}\n{OF}{namespace}\n{block}{END}\n")
 }
 
 fn without(corefile: &str, found: &Found<'_>, blocks: &[Found<'_>]) -> String {
@@ -78,9 +81,8 @@ fn without(corefile: &str, found: &Found<'_>, blocks: &[Found<'_>]) -> String {
     // added something it stays, or that would end up on the line before.
     match blocks.iter().find(|next| next.lines.start == found.lines.end) {
         Some(next) if !next.glued => {
-            let (mark, rest) = (&corefile[next.lines.start..next.inner.start], &corefile[next.inner.start..]);
-            let mark = mark.trim_end();
-            format!("{before}{mark}{GLUED}\n{rest}")
+            let theirs = corefile[next.lines.clone()].replacen(BEGIN, &format!("{BEGIN}{GLUED}"), 1);
+            format!("{before}{theirs}{}", &corefile[next.lines.end..])
         }
         None if after.is_empty() => before.strip_suffix('\n').unwrap_or(before).to_owned(),
         _ => format!("{before}{after}"),
@@ -96,24 +98,26 @@ fn blocks(corefile: &str) -> Result<Vec<Found<'_>>, CorefileError> {
         let (start, end) = (at, at + line.len());
         at = end;
         let text = line.trim();
-        if let Some(rest) = text.strip_prefix(BEGIN) {
-            if open.is_some() {
-                return Err(CorefileError::Marks);
+        match &mut open {
+            None if text.strip_prefix(BEGIN).is_some_and(|rest| rest.is_empty() || rest == GLUED) => {
+                let glued = text.ends_with(GLUED);
+                open = Some(Found { lines: start..end, inner: end..end, mesh: None, glued });
             }
-            let (rest, glued) = match rest.strip_suffix(GLUED) {
-                Some(rest) => (rest, true),
-                None => (rest, false),
-            };
-            let mesh = rest.strip_suffix(ADVICE).ok_or(CorefileError::Marks)?;
-            let mesh = mesh.strip_prefix(" in ");
-            open = Some(Found { lines: start..end, inner: end..end, mesh, glued });
-        } else if let Some(rest) = text.strip_prefix(END) {
-            let mut found = open.take().ok_or(CorefileError::Marks)?;
-            if rest.strip_prefix(" in ") != found.mesh {
-                return Err(CorefileError::Marks);
+            Some(_) if text == END => {
+                let found = open.take().map(|found| Found {
+                    lines: found.lines.start..end,
+                    inner: found.inner.start..start,
+                    ..found
+                });
+                blocks.extend(found);
             }
-            (found.lines.end, found.inner.end) = (end, start);
-            blocks.push(found);
+            _ if LIKE_MARKS.iter().any(|mark| text.starts_with(mark)) => return Err(CorefileError::Marks),
+            Some(found) if found.inner.start == start => {
+                if let Some(mesh) = text.strip_prefix(OF) {
+                    (found.mesh, found.inner) = (Some(mesh), end..end);
+                }
+            }
+            _ => {}
         }
     }
     if open.is_some() { Err(CorefileError::Marks) } else { Ok(blocks) }
@@ -181,11 +185,11 @@ mod tests {
                 let end = if glued.is_empty() { "\n" } else { "" };
                 let before = format!("{OPEN_END}{end}");
                 let feed = if glued.is_empty() { "" } else { "\n" };
-                format!("{before}{feed}{BEGIN}{ADVICE}{glued}\n{}{END}\n", text(namespace))
+                format!("{before}{feed}{BEGIN}{glued}\n{}{END}\n", text(namespace))
             };
             let ours = old(MESH);
             let replaced = add(&ours);
-            assert!(replaced.contains("# BEGIN weft.mesh in weft-system:"), "{replaced}");
+            assert!(replaced.contains("\n# for the mesh in namespace weft-system\n"), "{replaced}");
             assert_eq!(replaced.matches(BEGIN).count(), 1, "{replaced}");
             let bare = if glued.is_empty() { format!("{OPEN_END}\n") } else { OPEN_END.to_owned() };
             assert_eq!((remove(&ours), remove(&replaced)), (bare.clone(), bare));
@@ -193,6 +197,15 @@ mod tests {
             assert_eq!(remove(&theirs), theirs, "another mesh's");
             assert_eq!(add(&theirs).matches(BEGIN).count(), 2);
         }
+    }
+
+    #[test]
+    fn the_first_version_finds_its_marks() {
+        let with = add(OPEN_END);
+        // It takes what is between these two, each of which it wants once, and looks for no other line.
+        let begin = "\n# BEGIN weft.mesh: managed by weft-operator, edits within are undone (and the line feed before)\n";
+        assert_eq!(with.matches(begin).count(), 1, "{with}");
+        assert!(with.matches(END).count() == 1 && with.ends_with("\n# END weft.mesh\n"), "{with}");
     }
 
     #[test]
@@ -226,15 +239,15 @@ mod tests {
     #[test]
     fn damaged_marks_are_not_guessed_at() {
         let with = add(KUBEADM);
-        let (begin, end) = (format!("{BEGIN} in {MESH}{ADVICE}\n"), format!("{END} in {MESH}\n"));
+        let (begin, end) = (format!("{BEGIN}\n"), format!("{END}\n"));
         assert!(with.contains(&begin) && with.contains(&end));
         for damaged in [
             with.replace(&end, ""),
             with.replace(&begin, ""),
             with.clone() + &with,
             format!("{end}{with}"),
-            with.replace(&end, "# END weft.mesh in another\n"),
-            with.replace(ADVICE, ""),
+            with.replace(&end, "# END weft.mesh of another\n"),
+            with.replace(": managed by weft-operator", ""),
         ] {
             let error = edit(&damaged, MESH, None).expect_err("must be refused");
             assert!(error.to_string().contains("by hand"), "{error}");

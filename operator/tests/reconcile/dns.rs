@@ -224,7 +224,7 @@ async fn lines_of_somebody_else_for_our_domain_are_not_doubled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lines_of_another_mesh_are_another_meshs() {
     let (api, operator) = standing_mesh(json!({})).await;
-    let theirs = "# BEGIN weft.mesh in weft: managed by weft-operator, edits within are undone\nother.mesh:53 {\n}\n# END weft.mesh in weft\n";
+    let theirs = "# BEGIN weft.mesh: managed by weft-operator, edits within are undone\n# for the mesh in namespace weft\nother.mesh:53 {\n}\n# END weft.mesh\n";
     api.edit(COREDNS, |map| {
         let ours = map["data"]["Corefile"].as_str().unwrap().to_owned();
         map["data"]["Corefile"] = json!(ours + theirs);
@@ -238,9 +238,6 @@ async fn the_lines_of_another_mesh_are_another_meshs() {
     api.delete(MESH);
     until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
     let left = corefile(&api);
-    assert!(
-        left.starts_with(COREFILE) && left.contains("other.mesh:53 {\n}\n# END weft.mesh in weft\n"),
-        "{left}"
-    );
+    assert!(left.starts_with(COREFILE) && left.contains("other.mesh:53 {\n}\n# END weft.mesh\n"), "{left}");
     assert!(!left.contains("weft.mesh:53"), "{left}");
 }

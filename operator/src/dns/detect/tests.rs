@@ -191,10 +191,7 @@ fn that_cannot_be_told() -> Vec<Case> {
         ("a port of its own", {
             maps(bare(), &[("coredns", COREFILE, include_str!("../corefiles/gardener.Corefile"))])
         }),
-        (
-            "damaged marks",
-            maps(bare(), &[("coredns", COREFILE, "# END weft.mesh in weft-system\n.:53 {\n}\n")]),
-        ),
+        ("damaged marks", maps(bare(), &[("coredns", COREFILE, "# END weft.mesh\n.:53 {\n}\n")])),
     ]
 }
 
