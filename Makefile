@@ -52,7 +52,7 @@ e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main, data-path
 	@tests/run-e2e.sh $(SUITE)
 
 # Of the suite `lifecycle`, which takes 18 minutes, one test or two for each subject; all of it: `make e2e SUITE=lifecycle`.
-LIFECYCLE := at_rest:: chaos:: dns_admission:: drift:: ha:: ownership::of_two outage:: removal::an_operator state:: \
+LIFECYCLE := at_rest:: chaos:: dns_admission:: drift:: ha:: ownership::of_two outage:: removal::an_operator soak:: state:: \
   upgrade:: upgrade_bad::an_image versions::
 
 .PHONY: e2e-all

@@ -128,8 +128,13 @@ done
 [ -n "$shadow" ] || fail "the Service whoami/whoami has no shadow Service"
 kubectl -n weft-system get "$shadow" -o json | jq -r \
   '"the shadow Service \(.metadata.name) at \(.spec.clusterIP): port \(.spec.ports[0].port) leads to port \(.spec.ports[0].targetPort) of the proxies, the one of the caller'"'"'s node first"' | indent
-say "a block in CoreDNS's Corefile, beside all that was there (CoreDNS was not restarted):"
-kubectl -n kube-system get configmap coredns -o jsonpath='{.data.Corefile}' | sed -n '/weft/,$p' | indent | indent
+if [ -z "$FOREIGN" ]; then
+  say "a block in CoreDNS's Corefile, beside all that was there (CoreDNS was not restarted):"
+  kubectl -n kube-system get configmap coredns -o jsonpath='{.data.Corefile}' | sed -n '/weft/,$p' | indent | indent
+else
+  say "lines in the cluster's DNS, beside all that was there (no DNS server was restarted):"
+  kubectl -n weft-system get meshconfig weft -o jsonpath='{.status.conditions[?(@.type=="DNSConfigured")].message}{"\n"}' | indent | indent
+fi
 
 # ask <client> <url>: four answers, a line each: status, server pod, its node, node whose proxy carried it
 ask() { kubectl -n whoami exec "$1" -- /weft-lab get "$2" -n 4 --new-connection; }
@@ -164,7 +169,8 @@ for node in "${nodes[@]}"; do
 done
 
 step "Done: the traffic went through the mesh"
-if [ -n "$FOREIGN" ]; then shell="your cluster"; else shell="make cluster-shell"; fi
+end=
+if [ -n "$FOREIGN" ]; then shell="your cluster"; else shell="make cluster-shell" end=$'\n  make cluster-down removes the cluster.'; fi
 cat <<TEXT
   What to try next ($shell):
     kubectl get meshconfig -A -o wide                       the mesh at a glance
@@ -173,6 +179,5 @@ cat <<TEXT
     kubectl -n whoami exec client-${nodes[0]} -- /weft-lab get http://whoami.whoami.weft.mesh/ -n 10
     kubectl -n whoami exec client-${nodes[0]} -- /weft-lab load http://whoami.whoami.weft.mesh/ --expect whoami --mode both --rps 200 --seconds 30
       and meanwhile: kubectl -n weft-system rollout restart daemonset/weft-proxy
-    helm -n weft-system uninstall weft                      DNS is put back as it was
-  make cluster-down removes the cluster.
+    helm -n weft-system uninstall weft                      DNS is put back as it was$end
 TEXT

@@ -88,6 +88,20 @@ pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, SmiCounts};
         priority = 1
     ),
     printcolumn(
+        name = "Rollout",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="RolloutPaused")].reason"#,
+        description = "How far a change of the proxies is, or why it was stopped",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Degraded",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Degraded")].status"#,
+        description = "Whether something needs a person",
+        priority = 1
+    ),
+    printcolumn(
         name = "Free ports",
         type_ = "integer",
         json_path = ".status.ports.free",

@@ -31,6 +31,8 @@ mod ownership;
 mod removal;
 #[path = "lifecycle/skew.rs"]
 mod skew;
+#[path = "lifecycle/soak.rs"]
+mod soak;
 #[path = "lifecycle/state.rs"]
 mod state;
 #[path = "lifecycle/upgrade.rs"]

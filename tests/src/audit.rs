@@ -12,6 +12,9 @@ use crate::node::Embedded;
 /// How long before a time the Lease was renewed at the latest, if anybody held it.
 const A_TERM: Duration = Duration::from_secs(15);
 
+/// Full files of the log that are kept beside the one that is written to.
+const KEPT: usize = 2;
+
 /// A request to the API server.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -58,6 +61,11 @@ impl Write {
         }
     }
 
+    /// Resource and name.
+    pub fn object(&self) -> String {
+        format!("{} {}", self.resource(), self.object_ref.as_ref().map_or("", |object| &object.name))
+    }
+
     /// The pod that asked, where its token says so.
     pub fn pod(&self) -> &str {
         let names = self.user.extra.get("authentication.kubernetes.io/pod-name");
@@ -86,14 +94,7 @@ impl Write {
 
     /// One line for people.
     pub fn describe(&self) -> String {
-        let name = self.object_ref.as_ref().map_or("", |object| &object.name);
-        format!(
-            "{} {} {} {name} by {}",
-            self.request_received_timestamp,
-            self.verb,
-            self.resource(),
-            self.pod()
-        )
+        format!("{} {} {} by {}", self.request_received_timestamp, self.verb, self.object(), self.pod())
     }
 }
 
@@ -107,20 +108,43 @@ impl Embedded {
 
     /// Everything asked for by it; reading only where it is one of Weft's own namespace.
     pub async fn requests_by(&self, namespace: &str, name: &str, since: SystemTime) -> Result<Vec<Write>> {
-        let log = self.state.join("control-plane/var/log/audit/audit.log");
-        let text = tokio::fs::read_to_string(&log).await?;
         let user = format!("system:serviceaccount:{namespace}:{name}");
         let since = Timestamp::try_from(since)?;
         let mut requests = Vec::new();
-        // The last line may be half written.
-        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-        for line in complete.lines().filter(|line| line.contains(&user)) {
-            let request: Write = serde_json::from_str(line)?;
-            if request.user.username == user && request.request_received_timestamp >= since {
-                requests.push(request);
+        for text in self.audit_log(since).await? {
+            // The last line may be half written.
+            let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+            for line in complete.lines().filter(|line| line.contains(&user)) {
+                let request: Write = serde_json::from_str(line)?;
+                if request.user.username == user && request.request_received_timestamp >= since {
+                    requests.push(request);
+                }
             }
         }
         Ok(requests)
+    }
+
+    /// The files of the log, oldest first: the API server begins a new one every 100 MB and keeps two of the old. An error when what
+    /// was asked since `since` may be in one that is gone.
+    async fn audit_log(&self, since: Timestamp) -> Result<Vec<String>> {
+        let mut entries = tokio::fs::read_dir(self.state.join("control-plane/var/log/audit")).await?;
+        let mut files = Vec::new();
+        while let Some(entry) = entries.next_entry().await? {
+            files.push(entry.path());
+        }
+        // `audit-<time>.log` comes before `audit.log`.
+        files.sort();
+        let mut texts = Vec::new();
+        for file in &files {
+            texts.push(tokio::fs::read_to_string(file).await?);
+        }
+        if files.len() > KEPT {
+            let first: Option<Write> = texts[0].lines().next().map(serde_json::from_str).transpose()?;
+            if first.is_none_or(|first| first.request_received_timestamp > since) {
+                return Err(format!("the audit log no longer goes back to {since}").into());
+            }
+        }
+        Ok(texts)
     }
 
     /// Every write of an operator since `since` that it made while another held the Lease, or might have. A line each.

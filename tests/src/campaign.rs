@@ -1,6 +1,7 @@
 //! Faults one after the other under light load, in an order that a seed decides, and what must hold after each and over all.
 //! The short form is a test, the long one `make chaos`; without faults it is `make soak`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -24,6 +25,10 @@ use crate::workloads::service_manifest;
 
 /// How long the mesh may take to be as it should be after a fault.
 const RECOVERY: Duration = seconds(90);
+/// How long a node's names may be without an answer when its proxy was killed: its kubelet starts it again, later each time.
+const LONGEST_OUTAGE_MS: f64 = 15_000.0;
+/// Requests a second of a node's load, both modes together.
+const MESH_RPS: u32 = 20;
 /// Services that are each served by an app of their own name.
 pub const APPS: [&str; 3] = ["alpha", "beta", "gamma"];
 /// How a campaign runs.
@@ -31,7 +36,7 @@ pub const APPS: [&str; 3] = ["alpha", "beta", "gamma"];
 pub struct Options {
     /// Decides the order.
     pub seed: u64,
-    /// No fault begins after so long.
+    /// No fault begins after so long, once every process has had one.
     pub lasts: Duration,
 }
 
@@ -76,8 +81,8 @@ pub struct Outcome {
     pub steps: Vec<Step>,
     /// Requests to plain names, and those that failed.
     pub plain: (u64, u64),
-    /// Requests to mesh names, and those that failed.
-    pub mesh: (u64, u64),
+    /// Requests to mesh names, and those that failed, by node.
+    pub mesh: BTreeMap<String, (u64, u64)>,
     /// When mesh names were not answered.
     pub outages: Vec<Outage>,
     /// Writes of operators.
@@ -93,14 +98,25 @@ impl Outcome {
         if self.plain.1 > 0 || self.plain.0 == 0 {
             wrong.push(format!("{} of {} requests to plain names failed", self.plain.1, self.plain.0));
         }
-        let unexplained = self.outages.iter().filter(|outage| outage.during.is_none());
+        let unexplained =
+            self.outages.iter().filter(|outage| outage.during.is_none() || outage.ms > LONGEST_OUTAGE_MS);
         wrong.extend(unexplained.map(|outage| format!("{outage:?}")));
+        for (node, (sent, failed)) in &self.mesh {
+            let of_node = self.outages.iter().filter(|outage| outage.node == *node);
+            // What was under way when the proxy was killed fails as well.
+            let explained: f64 =
+                of_node.map(|outage| outage.ms / 1000.0 * f64::from(MESH_RPS) + f64::from(MESH_RPS)).sum();
+            #[allow(clippy::cast_precision_loss, reason = "some thousands")]
+            if *sent == 0 || *failed as f64 > explained {
+                wrong.push(format!("{failed} of {sent} requests to mesh names failed on {node}"));
+            }
+        }
         wrong
     }
 
     /// A table for people.
     pub fn table(&self) -> String {
-        let mut faults: std::collections::BTreeMap<&str, Vec<f64>> = std::collections::BTreeMap::new();
+        let mut faults: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
         for step in &self.steps {
             faults.entry(&step.fault).or_default().push(step.recovered_s);
         }
@@ -113,13 +129,14 @@ impl Outcome {
         }
         let outages: Vec<_> =
             self.outages.iter().map(|outage| format!("{:.0} ms on {}", outage.ms, outage.node)).collect();
+        let mesh = |count: fn(&(u64, u64)) -> u64| self.mesh.values().map(count).sum::<u64>();
         text + &format!(
             "\nseed {}; plain names: {} requests, {} failed; mesh names: {} requests, {} failed, outages: {}; {} writes of operators, {} out of turn\n",
             self.seed,
             self.plain.0,
             self.plain.1,
-            self.mesh.0,
-            self.mesh.1,
+            mesh(|(sent, _)| *sent),
+            mesh(|(_, failed)| *failed),
             if outages.is_empty() { "none".to_owned() } else { outages.join(", ") },
             self.writes,
             self.out_of_turn.len(),
@@ -146,10 +163,8 @@ pub async fn run(stage: &Stage, embedded: &Embedded, options: Options) -> Result
     let mut loads = Vec::new();
     let mut probes = Vec::new();
     for node in &cluster.nodes {
-        loads.push(
-            LoadInAPod::start(stage, &format!("load-{node}"), node, &stage.url("beta", "/"), "beta", 10)
-                .await?,
-        );
+        let (name, url) = (format!("load-{node}"), stage.url("beta", "/"));
+        loads.push((node, LoadInAPod::start(stage, &name, node, &url, "beta", MESH_RPS / 2).await?));
         probes.push((
             node,
             ProbeInAPod::start(stage, &format!("probe-{node}"), node, &stage.url("alpha", "/")).await?,
@@ -157,10 +172,9 @@ pub async fn run(stage: &Stage, embedded: &Embedded, options: Options) -> Result
     }
     let steps = Box::pin(strike_all(stage, embedded, options)).await?;
 
-    let mut mesh = (0, 0);
-    for load in loads {
-        let (sent, failed) = load.stop(stage, embedded).await?;
-        mesh = (mesh.0 + sent, mesh.1 + failed);
+    let mut mesh = BTreeMap::new();
+    for (node, load) in loads {
+        mesh.insert(node.clone(), load.stop(stage, embedded).await?);
     }
     let plain = plain.stop(stage, embedded).await?;
     let mut outages = Vec::new();
@@ -175,14 +189,16 @@ async fn strike_all(stage: &Stage, embedded: &Embedded, options: Options) -> Res
     let cluster = &stage.cluster;
     let mut rng = Rng::with_seed(options.seed);
     let (began, mut steps) = (Instant::now(), Vec::new());
-    let mut coming = Coming::default();
+    let (mut coming, mut struck) = (Coming::default(), BTreeSet::new());
+    let all: BTreeSet<_> = Fault::ALL.map(Fault::process).into();
     'rounds: loop {
         let mut faults = Fault::ALL;
         rng.shuffle(&mut faults);
         for fault in faults {
-            if began.elapsed() >= options.lasts {
+            if began.elapsed() >= options.lasts && struck == all {
                 break 'rounds;
             }
+            struck.insert(fault.process());
             let node = cluster.nodes[rng.usize(..cluster.nodes.len())].clone();
             let (before, after) = (rng.usize(..Coming::AT_MOST), rng.usize(..Coming::AT_MOST));
             coming.or_going(stage, before).await?;
@@ -308,6 +324,27 @@ mod tests {
             assert_eq!((outages.len(), outages[0].during.is_some()), (1, explained), "{outages:?}");
             assert!((outages[0].ms - 4.001).abs() < 0.001);
         }
+    }
+
+    #[test]
+    fn failures_without_an_outage_on_their_node_are_wrong() {
+        let outcome = |failed: u64, ms: f64| Outcome {
+            seed: 1,
+            steps: vec![],
+            plain: (10, 0),
+            mesh: [("node1".to_owned(), (1000, failed))].into(),
+            outages: vec![Outage {
+                node: "node2".into(),
+                ms,
+                why: "refused".into(),
+                during: Some("ProxyKilled".into()),
+            }],
+            writes: 1,
+            out_of_turn: vec![],
+        };
+        assert_eq!(outcome(0, 1000.0).wrong(), Vec::<String>::new());
+        assert!(outcome(1, 1000.0).wrong()[0].contains("1 of 1000 requests"));
+        assert!(outcome(0, 16_000.0).wrong()[0].contains("16000"), "too long for any fault");
     }
 
     #[test]

@@ -5,13 +5,11 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::Deserialize;
+use weft_config::contract::DEBUG_PORT;
 
 use crate::Result;
 use crate::cluster::Cluster;
 use crate::mesh::{self, NAMESPACE};
-
-/// Its port.
-const PORT: u16 = 9902;
 
 /// A Service as an operator sees it.
 #[derive(Debug, Deserialize)]
@@ -75,8 +73,8 @@ pub async fn json(cluster: &Cluster, path: &str) -> Result<serde_json::Value> {
 async fn get(cluster: &Cluster, path: &str) -> Result<Vec<u8>> {
     let operator = mesh::operators(cluster).await?.into_iter().find(crate::workloads::is_ready);
     let operator = operator.ok_or("no operator is ready")?.name_any();
-    let mut forward = cluster.api::<Pod>(NAMESPACE).portforward(&operator, &[PORT]).await?;
-    let stream = forward.take_stream(PORT).ok_or("no stream")?;
+    let mut forward = cluster.api::<Pod>(NAMESPACE).portforward(&operator, &[DEBUG_PORT]).await?;
+    let stream = forward.take_stream(DEBUG_PORT).ok_or("no stream")?;
     // The forward lives as long as its stream.
     tokio::spawn(forward.join());
     let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

@@ -24,7 +24,7 @@ const FROZEN: Duration = seconds(5);
 pub enum Fault {
     /// The leader's process is killed; the kubelet starts it again in the same pod.
     LeaderKilled,
-    /// The leader's pod is deleted without grace: another replica takes over.
+    /// The leader's pod is deleted without grace, which still leaves it 2 s: the kubelet's least.
     LeaderGone,
     /// The leader's pod is deleted, and may give its Lease back.
     LeaderReplaced,
@@ -73,6 +73,23 @@ impl Fault {
         Self::KubeletKilled,
         Self::KubeletFrozen,
     ];
+
+    /// Whose process it strikes.
+    pub fn process(self) -> &'static str {
+        match self {
+            Self::LeaderKilled
+            | Self::LeaderGone
+            | Self::LeaderReplaced
+            | Self::LeaderFrozen
+            | Self::LeaderCutOff
+            | Self::OperatorsGone => "operator",
+            Self::ApiServerKilled | Self::ApiServerFrozen => "API server",
+            Self::EtcdKilled | Self::EtcdFrozen => "etcd",
+            Self::ProxyKilled | Self::ProxyReplaced => "proxy",
+            Self::DnsPodGone => "CoreDNS",
+            Self::KubeletKilled | Self::KubeletFrozen => "kubelet",
+        }
+    }
 
     /// Whether traffic through the mesh may suffer: whoever calls through a process that is killed is cut off.
     pub fn may_disturb_traffic(self) -> bool {
@@ -149,6 +166,37 @@ pub async fn freeze_leader(
     .await
 }
 
+/// Runs `body` while the leader is dead: its process is killed, and its kubelet, which would start it again, is frozen.
+pub async fn kill_leader(
+    cluster: &Cluster,
+    embedded: &Embedded,
+    body: impl Future<Output = Result>,
+) -> Result {
+    let pod = leader(cluster).await?;
+    let process = embedded.process_of(&pod).await?;
+    let dead = async {
+        embedded.signal(&process, "KILL").await?;
+        body.await
+    };
+    embedded.while_daemon_frozen(&node_of(&pod)?, "kubelet", dead).await
+}
+
+/// Kills the processes of all operators; their kubelets start them again in the same pods.
+pub async fn kill_operators(cluster: &Cluster, embedded: &Embedded) -> Result {
+    for pod in mesh::operators(cluster).await? {
+        // One that has ended meanwhile is dead as well.
+        if let Ok(process) = embedded.process_of(&pod).await {
+            let _ = embedded.signal(&process, "KILL").await;
+        }
+    }
+    Ok(())
+}
+
+fn node_of(pod: &Pod) -> Result<String> {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    Ok(node.ok_or_else(|| format!("{} has no node", pod.name_any()))?)
+}
+
 /// Runs `body` while no packet from another machine reaches the leader; what it sends still arrives.
 pub async fn cut_off_leader(
     cluster: &Cluster,
@@ -156,7 +204,7 @@ pub async fn cut_off_leader(
     body: impl Future<Output = Result>,
 ) -> Result {
     let pod = leader(cluster).await?;
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).ok_or("the leader has no node")?;
+    let node = node_of(&pod)?;
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).ok_or("it has no address")?;
     embedded.while_dropping(&node, &[address], body).await
 }

@@ -31,7 +31,7 @@ const RATE: u64 = 2000;
 
 /// A namespace with a server of every kind, and the load on it.
 pub struct Mixed {
-    load: Load,
+    loads: Vec<Load>,
     enough: Arc<AtomicBool>,
     calls: JoinHandle<Result<u64>>,
     streams: JoinHandle<Result<u64>>,
@@ -72,10 +72,12 @@ impl Mixed {
         Stage::on_what_is_there(cluster, namespace, &servers, &services).await
     }
 
-    /// Starts it from the client on the first node, once everything answers.
+    /// Starts it once everything answers: HTTP from the clients on every node, gRPC from the first, TCP from the last.
     pub async fn start(stage: &Stage) -> Result<Self> {
         let (cluster, client) = (&stage.cluster, stage.client());
-        reaches(cluster, client, &stage.url("web", "/"), "web", seconds(30)).await?;
+        for client in &stage.clients {
+            reaches(cluster, client, &stage.url("web", "/"), "web", seconds(30)).await?;
+        }
         let (calls, streams) = (stage.url("calls", ""), format!("{}:9000", stage.host("streams")));
         wait::until("a call is answered", seconds(30), async || {
             let call = grpc(cluster, client, &calls, &[]).await?.pop().ok_or("no call was made")?;
@@ -87,24 +89,31 @@ impl Mixed {
             Ok(Seen::when(report.ok == 1, (), || format!("{report:?}")))
         })
         .await?;
-        let load =
-            Load::start(cluster, client, &stage.url("web", "/"), "web", total_rps() / 3, Mode::All).await?;
+        let rps = total_rps() / 3 / u32::try_from(stage.clients.len())?;
+        let mut loads = Vec::new();
+        for client in &stage.clients {
+            loads.push(Load::start(cluster, client, &stage.url("web", "/"), "web", rps, Mode::All).await?);
+        }
         let enough = Arc::new(AtomicBool::new(false));
-        let (cluster, client) = (cluster.clone(), client.clone());
+        let last = stage.clients.last().unwrap_or(client);
         let calls = tokio::spawn(call(cluster.clone(), client.clone(), calls, Arc::clone(&enough)));
-        let streams = tokio::spawn(stream(cluster, client, streams, Arc::clone(&enough)));
-        Ok(Self { load, enough, calls, streams })
+        let streams = tokio::spawn(stream(cluster.clone(), last.clone(), streams, Arc::clone(&enough)));
+        Ok(Self { loads, enough, calls, streams })
     }
 
     /// Waits until `so_long` of it has passed.
     pub async fn let_run(&self, so_long: Duration) -> Result {
-        self.load.let_run(so_long).await
+        // Side by side: what has passed for one has for all.
+        self.loads[0].let_run(so_long).await
     }
 
     /// Ends it and fails unless everything went well, and there was some of each kind.
     pub async fn stop_without_failures(self) -> Result<MixedReport> {
         self.enough.store(true, Relaxed);
-        let http = self.load.stop_without_failures(100).await?;
+        let mut http = Vec::new();
+        for load in self.loads {
+            http.extend(load.stop_without_failures(100).await?);
+        }
         let report = MixedReport { http, calls: self.calls.await??, streams: self.streams.await?? };
         eprintln!("  grpc: {} calls; tcp: {} connections to their end", report.calls, report.streams);
         assert!(report.calls >= 100 && report.streams >= CONNECTIONS, "{report:?}");

@@ -21,8 +21,14 @@ use crate::wait::seconds;
 
 /// How often a sample is taken.
 const EVERY: Duration = seconds(15);
-/// How long latency is measured at the beginning and at the end.
+/// How long latency is measured at the beginning and at the end, at most; a quarter of the whole in a short form.
 const WINDOW: Duration = seconds(60);
+/// How long there must be samples before growth is more than noise.
+const TREND: f64 = 1800.0;
+/// How much memory may grow in an hour, in MiB: a day of it is what an operator's limit leaves room for.
+const GROWTH: f64 = 2.0;
+/// How many descriptors.
+const DESCRIPTORS: f64 = 10.0;
 /// What comes before counts for no slope: caches fill, allocators settle.
 const WARM_UP: f64 = 0.2;
 
@@ -63,6 +69,16 @@ impl Held {
         };
         (of(|sample| sample.1) / f64::from(1 << 20), of(|sample| sample.2))
     }
+
+    /// Where it holds ever more, if that was looked at for long enough.
+    fn leak(&self) -> Option<String> {
+        let (memory, descriptors) = self.slopes();
+        let last = self.samples.last()?.0;
+        let leaks = last >= TREND && (memory > GROWTH || descriptors > DESCRIPTORS);
+        leaks.then(|| {
+            format!("{} grows by {memory:.2} MiB and {descriptors:.1} descriptors an hour", self.pod)
+        })
+    }
 }
 
 /// The slope of the line that fits best.
@@ -92,9 +108,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What must not be. Whether a slope is a leak is for a person to say: it is in the table.
+    /// What must not be. Whether the end is slower than the beginning is for a person to say, who knows what else the machine did.
     pub fn wrong(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
+        let mut wrong: Vec<_> = self.held.iter().filter_map(Held::leak).collect();
         if self.requests.1 > 0 || self.outages > 0 {
             wrong.push(format!(
                 "{} requests failed, {} times without an answer",
@@ -142,17 +158,18 @@ pub async fn run(stage: &Stage, embedded: &Embedded, options: Options) -> Result
     for pod in pods.collect::<Vec<Pod>>() {
         held.push((embedded.process_of(&pod).await?, Held { pod: pod.name_any(), samples: Vec::new() }));
     }
-    let first = window(stage, embedded, "first").await?;
+    let window = WINDOW.min(options.lasts / 4);
+    let first = loaded(stage, embedded, "first", window).await?;
     let (mut rng, mut coming) = (Rng::with_seed(options.seed), Coming::default());
-    while began.elapsed() + WINDOW < options.lasts {
+    while began.elapsed() + window < options.lasts {
         coming.or_going(stage, rng.usize(..Coming::AT_MOST)).await?;
         for (process, held) in &mut held {
             let (memory, descriptors) = embedded.holds(process).await?;
             held.samples.push((began.elapsed().as_secs_f64(), memory, descriptors));
         }
-        passes(EVERY).await?;
+        passes(EVERY.min(options.lasts / 20)).await?;
     }
-    let last = window(stage, embedded, "last").await?;
+    let last = loaded(stage, embedded, "last", window).await?;
     invariants::hold(stage, &crate::campaign::APPS, seconds(60)).await?;
 
     let mut outages = 0;
@@ -166,12 +183,17 @@ pub async fn run(stage: &Stage, embedded: &Embedded, options: Options) -> Result
     Ok(Outcome { seconds: began.elapsed().as_secs(), held, p99_ms, requests, outages })
 }
 
-/// A minute of load.
-async fn window(stage: &Stage, embedded: &Embedded, name: &str) -> Result<Vec<crate::traffic::LoadReport>> {
+/// Load for a while.
+async fn loaded(
+    stage: &Stage,
+    embedded: &Embedded,
+    name: &str,
+    window: Duration,
+) -> Result<Vec<crate::traffic::LoadReport>> {
     let node = &stage.cluster.nodes[0];
     let load =
         LoadInAPod::start(stage, &format!("load-{name}"), node, &stage.url("beta", "/"), "beta", 100).await?;
-    passes(WINDOW).await?;
+    passes(window).await?;
     load.reports(stage, embedded).await
 }
 
@@ -191,8 +213,12 @@ mod tests {
         let grows = |sample: u64| if sample < 20 { sample << 20 } else { 20 << 20 };
         #[allow(clippy::cast_precision_loss, reason = "small numbers")]
         let samples = (0..100).map(|n| (n as f64 * 36.0, grows(n), 10 + n)).collect();
-        let (memory, descriptors) = Held { pod: "p".into(), samples }.slopes();
+        let held = Held { pod: "p".into(), samples };
+        let (memory, descriptors) = held.slopes();
         assert!(memory.abs() < 1e-9, "{memory}");
         assert!((descriptors - 100.0).abs() < 1e-6, "{descriptors}");
+        assert!(held.leak().is_some_and(|leak| leak.contains("100.0 descriptors")), "{:?}", held.leak());
+        let short = Held { samples: held.samples[..40].to_vec(), ..held };
+        assert_eq!(short.leak(), None, "too short to tell");
     }
 }

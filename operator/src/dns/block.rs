@@ -124,6 +124,10 @@ mod tests {
             exact: &exact,
         };
         insta::assert_snapshot!(block.render());
+        let elsewhere = Block { cluster_domain: "k8s.corp.example", ..block };
+        let expected = block.render().replace("cluster.local", "k8s.corp.example");
+        assert_eq!(elsewhere.render(), expected.replace(r"cluster\.local", r"k8s\.corp\.example"));
+        assert!(elsewhere.render().contains(".weft-system.svc.k8s.corp.example"));
     }
 
     #[test]

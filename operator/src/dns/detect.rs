@@ -241,6 +241,18 @@ fn core_dns(facts: &Facts, workload: Option<&Workload>) -> Result<Server, Detect
     Ok(Server::CoreDns { config_map: config_map.to_owned(), place, port: rest.port() })
 }
 
+/// The `ConfigMap` in which lines of ours may stand that can no longer be read: `told` is what the status says of the DNS that was
+/// told last.
+pub fn out_of_reach<'a>(facts: &'a Facts, told: &str) -> Option<&'a str> {
+    let places = match told {
+        told if told.starts_with("CoreDNS") => facts::corefiles(&facts.asked),
+        told if told.starts_with("KubeDNS") => vec![KUBE_DNS],
+        _ => return None,
+    };
+    let read = places.iter().any(|name| facts.config_maps.contains_key(*name));
+    places.into_iter().find(|name| !read && facts.forbidden.contains(*name))
+}
+
 /// The `ConfigMap` that the pods see, if it can be told; else the first of those that are known.
 fn corefile_of<'a>(
     facts: &'a Facts,

@@ -251,8 +251,8 @@ fn same_but(before: &Value, after: &Value, apart: &[&str]) -> bool {
 }
 
 /// How our block begins and ends.
-const BEGIN: &str = "# BEGIN weft.mesh";
-const END: &str = "# END weft.mesh";
+pub(crate) const BEGIN: &str = "# BEGIN weft.mesh";
+pub(crate) const END: &str = "# END weft.mesh";
 
 /// A Corefile without our block. `None`: its marks are in disorder.
 pub(crate) fn outside(corefile: &str) -> Option<String> {

@@ -283,9 +283,11 @@ impl World {
                 self.law.outside.clone()
             }
             6 => corefile.replace("    errors\n", "    log\n    errors\n"),
-            7 if corefile.contains("# END weft.mesh\n") => {
+            7 if corefile.contains(law::BEGIN) && !self.law.damaged => {
                 self.law.damaged = true;
-                corefile.replace("# END weft.mesh\n", "")
+                let cut = corefile.replace(&format!("{}\n", law::END), "");
+                assert_ne!(cut, corefile, "the marks are no longer what the model takes them to be");
+                cut
             }
             _ => corefile,
         };

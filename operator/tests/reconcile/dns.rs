@@ -57,6 +57,25 @@ async fn where_a_corefile_imports_servers_the_lines_stand_under_a_key_of_their_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_may_have_a_domain_of_its_own() {
+    let (api, client) = cluster().await;
+    let original = ".:53 {\n    errors\n    kubernetes k8s.corp.example in-addr.arpa ip6.arpa\n    forward . /etc/resolv.conf\n    cache 30\n}\n";
+    api.edit(COREDNS, |map| map["data"]["Corefile"] = json!(original));
+    api.put(MESH, a_mesh(&json!({"clusterDomain": "k8s.corp.example"})));
+    let _operator = operator(client);
+    until("lines", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
+    let text = corefile(&api);
+    assert!(
+        text.contains(".weft-system.svc.k8s.corp.example") && text.contains("forward k8s.corp.example "),
+        "{text}"
+    );
+    assert!(!text.contains("cluster.local"), "{text}");
+    api.delete(MESH);
+    until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
+    assert_eq!(corefile(&api), original);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kube_dns_is_told_to_ask_our_resolver() {
     let (api, client) = cluster().await;
     api.delete(COREDNS);
@@ -141,6 +160,28 @@ async fn where_dns_is_left_alone_the_users_own_lines_stay() {
     api.delete(MESH);
     until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
     assert_eq!(corefile(&api), lines);
+}
+
+/// Somebody sets `dns.manage=false` and only then leaves DNS to himself: the lines would stay, and lead nowhere one day.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_can_no_longer_be_reached_are_not_left_without_a_word() {
+    let (api, client) = cluster().await;
+    api.put(MESH, a_mesh(&json!({})));
+    let before = operator(client.clone());
+    until("lines", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
+    until("found", &api, || (found(&api) == "CoreDNS").then_some(())).await;
+    drop(before);
+    api.refuse("GET", COREDNS, 403, "no", u32::MAX);
+    api.refuse("GET", "/api/v1/namespaces/kube-system/configmaps", 403, "no", u32::MAX);
+    let operator = operator(client);
+    until("told", &api, || message(&api).contains("may not be read").then_some(())).await;
+    api.edit(MESH, |mesh| mesh["spec"] = json!({"dns": {"provider": "None"}}));
+    until("told", &api, || message(&api).contains("had Weft's lines").then_some(())).await;
+    two_more_looks(&api, &operator).await;
+    assert_ne!(reason(&api, MESH, "DNSConfigured").as_deref(), Some("Manual"));
+    api.refuse_no_more();
+    until("Manual", &api, || (reason(&api, MESH, "DNSConfigured")? == "Manual").then_some(())).await;
+    assert_eq!(corefile(&api), COREFILE);
 }
 
 /// Whoever ends between the two leaves lines that the next one knows of.

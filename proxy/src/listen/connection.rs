@@ -3,9 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pingora::apps::{HttpServerApp, ReusedHttpStream, ServerApp};
@@ -69,8 +69,9 @@ pub struct Connections {
     /// Of all listeners together.
     total: Arc<AtomicUsize>,
     gauge: Gauge,
-    /// `true`: answers say `Connection: close`, h2 gets GOAWAY.
-    leave: watch::Sender<bool>,
+    /// `true`: answers say `Connection: close`, h2 gets GOAWAY. Made with the first connection: of thousands of ports a node talks
+    /// to few.
+    leave: OnceLock<watch::Sender<bool>>,
     /// Dropped where they are.
     cut: Signal,
 }
@@ -101,13 +102,17 @@ impl Signal {
 
 impl Connections {
     pub(super) fn new(total: Arc<AtomicUsize>, gauge: Gauge) -> Self {
-        let (leave, cut) = (watch::Sender::new(false), Signal::default());
+        let (leave, cut) = Default::default();
         Self { count: AtomicUsize::new(0), total, gauge, leave, cut }
     }
 
     /// Tells every client to leave with its next answer.
     pub fn tell_to_leave(&self) {
-        self.leave.send_replace(true);
+        self.leaving().send_replace(true);
+    }
+
+    fn leaving(&self) -> &watch::Sender<bool> {
+        self.leave.get_or_init(|| watch::Sender::new(false))
     }
 
     /// Drops every connection.
@@ -163,7 +168,7 @@ pub(super) async fn serve(
         Box::pin(async move { tcp::carry(socket, client, &entry, &carriers).await })
     } else {
         // When there is no Service behind the port any more, or not yet, each request is told so.
-        let http = Http { engine: Arc::clone(&busy.0.engine), leave: connections.leave.subscribe() };
+        let http = Http { engine: Arc::clone(&busy.0.engine), leave: connections.leaving().subscribe() };
         Box::pin(async move {
             let _ = http.serve(socket, client).await;
         })

@@ -19,6 +19,17 @@ use super::figures::millis;
 
 const NS: &str = "bench-scale-flip";
 
+/// Of each change, in milliseconds.
+#[derive(Default)]
+pub(crate) struct Times {
+    /// From just before the write is sent to the first answer of the last client.
+    pub(crate) seen: Vec<f64>,
+    /// Until the API server had answered the write.
+    pub(crate) written: Vec<f64>,
+    /// From then on to the first answer of the last client; 0: that was there before.
+    pub(crate) after: Vec<f64>,
+}
+
 pub(crate) struct Flips {
     cluster: Cluster,
     /// Names and addresses of the servers.
@@ -59,11 +70,10 @@ impl Flips {
         Ok(Self { cluster: cluster.clone(), servers, probes, turn: 0 })
     }
 
-    /// Times `count` changes, in milliseconds from just before the write is sent to the first answer of the last client; each
-    /// `pause` after the one before.
-    pub(crate) async fn time(&mut self, count: usize, pause: Duration) -> Result<Vec<f64>> {
+    /// Times `count` changes, each `pause` after the one before.
+    pub(crate) async fn time(&mut self, count: usize, pause: Duration) -> Result<Times> {
         let slices = self.cluster.api::<EndpointSlice>(NS);
-        let mut took = Vec::with_capacity(count);
+        let mut times = Times::default();
         let mut every = tokio::time::interval(pause.max(Duration::from_millis(1)));
         for _ in 0..count {
             every.tick().await;
@@ -72,14 +82,17 @@ impl Flips {
             let began = now_us()?;
             let patch = Patch::Merge(json!({"endpoints": endpoints(address)}));
             slices.patch("flip", &PatchParams::default(), &patch).await?;
+            let written = now_us()?;
             let mut last = began;
             for probe in &self.probes {
                 let seen = probe.sees(pod, began, seconds(60), |change| change.pod() == Some(pod)).await?;
                 last = last.max(seen.answered_us);
             }
-            took.push(millis(last - began));
+            times.seen.push(millis(last - began));
+            times.written.push(millis(written - began));
+            times.after.push(millis(last.saturating_sub(written)));
         }
-        Ok(took)
+        Ok(times)
     }
 
     pub(crate) async fn end(self) -> Result {

@@ -25,22 +25,22 @@ fn without_api_server_and_etcd_traffic_goes_on_and_a_proxy_that_restarts_serves(
         };
         let stage = campaign::stage(&cluster, "e2e-outage").await?;
         let [first, second] = [&cluster.nodes[0], &cluster.nodes[1]];
-        let lasts = seconds_of("OUTAGE_SECONDS", 30)?;
+        let lasts = seconds_of("OUTAGE_SECONDS", 20)?;
         let load = LoadInAPod::start(&stage, "load", first, &stage.url("beta", "/"), "beta", 50).await?;
         let probe = ProbeInAPod::start(&stage, "probe", second, &stage.url("alpha", "/")).await?;
         let proxy = mesh::proxy_on(&cluster, second).await?;
         let process = embedded.process_of(&proxy).await?;
 
-        // First etcd alone: the API server is there and answers that it cannot. Then both, and the controllers, which end in a
-        // real cluster when they lose their lease; one that stayed would take every node for dead when it is back.
+        // First etcd alone, for half as long: the API server is there and answers that it cannot. Then both, and the controllers,
+        // which end in a real cluster when they lose their lease; one that stayed would take every node for dead when it is back.
         let killed = async {
-            passes(lasts / 3).await?;
+            passes(lasts / 2).await?;
             embedded.signal(&process, "KILL").await?;
-            passes(lasts / 3).await
+            passes(lasts / 2).await
         };
         let mut killed_at = 0;
         let both = async {
-            killed_at = now_us()? + u64::try_from((lasts / 3).as_micros())?;
+            killed_at = now_us()? + u64::try_from((lasts / 2).as_micros())?;
             embedded
                 .while_away(
                     CONTROL_PLANE,
@@ -50,7 +50,7 @@ fn without_api_server_and_etcd_traffic_goes_on_and_a_proxy_that_restarts_serves(
                 .await
         };
         let etcd = async {
-            passes(lasts / 3).await?;
+            passes(lasts / 2).await?;
             both.await
         };
         Box::pin(embedded.while_away(CONTROL_PLANE, &["etcd"], etcd)).await?;

@@ -1,8 +1,10 @@
 //! What the debug API tells of the mesh is what is there, and nobody else is told.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use weft_config::contract::{ADMIN_PORT, CONFIG_PATH};
+use weft_config::contract::{ADMIN_PORT, CONFIG_PATH, DEBUG_PORT};
 use weft_tests::servers::Server;
 use weft_tests::services::UserService;
 use weft_tests::stage::Stage;
@@ -89,6 +91,57 @@ fn a_proxy_tells_the_operator_what_it_holds_and_nobody_else() {
             let answers = traffic::get(&cluster, stage.client(), &url, &[]).await?;
             assert_eq!(answers.first().and_then(|answer| answer.status), Some(401), "{answers:?}");
         }
+        stage.strike().await
+    });
+}
+
+#[test]
+fn nobody_reads_the_debug_api_over_the_network() {
+    cluster::side_by_side(|cluster| async move {
+        let stage = stage(&cluster, "e2e-state-port").await?;
+        for pod in mesh::operators(&cluster).await? {
+            let url = format!("http://{}:{DEBUG_PORT}/debug", address(&pod)?);
+            let answers = traffic::get(&cluster, stage.client(), &url, &[]).await?;
+            assert_eq!(answers.first().and_then(|answer| answer.status), None, "{answers:?}");
+            assert!(
+                answers[0].error.as_deref().is_some_and(|error| error.contains("refused")),
+                "{answers:?}"
+            );
+        }
+        stage.strike().await
+    });
+}
+
+/// The API server's own table, which `kubectl get -o wide` prints.
+#[test]
+fn one_line_tells_how_the_mesh_is() {
+    cluster::side_by_side(|cluster| async move {
+        let stage = stage(&cluster, "e2e-state-line").await?;
+        let path = format!("/apis/weft.mesh/v1alpha1/namespaces/{}/meshconfigs/weft", mesh::NAMESPACE);
+        let nodes = cluster.nodes.len();
+        wait::until("the line tells it", seconds(30), async || {
+            let request = http::Request::get(&path)
+                .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+                .body(Vec::new())?;
+            let table: Value = cluster.client.request(request).await?;
+            let names = table["columnDefinitions"].as_array().ok_or("no columns")?.iter();
+            let cells = table["rows"][0]["cells"].as_array().ok_or("no row")?.iter();
+            let line: BTreeMap<_, _> =
+                names.filter_map(|column| column["name"].as_str()).zip(cells).collect();
+            let wanted = [
+                ("Ready", json!("True")),
+                ("Proxies", json!(format!("{nodes}/{nodes}"))),
+                ("DNS", json!("True")),
+                ("Synced", json!("True")),
+                ("In sync", json!(nodes)),
+                ("Rollout", json!("Complete")),
+            ];
+            // Whether other tests have something that needs a person is theirs.
+            let told = line.get("Degraded").is_some_and(|degraded| degraded.is_string())
+                && wanted.iter().all(|(name, value)| line.get(name) == Some(&value));
+            Ok(Seen::when(told, (), || format!("{line:?}")))
+        })
+        .await?;
         stage.strike().await
     });
 }

@@ -1,7 +1,7 @@
 //! One whole life of Weft beside a user who does not use it: installed, used, removed, while the cluster's DNS is asked a
 //! hundred times a second. It is lived once; each test looks at one thing that must not have changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -25,7 +25,9 @@ struct Life {
     users: [BTreeMap<String, Value>; 2],
     /// Whether the Corefile had our block meanwhile, without which all the rest proves nothing.
     told: bool,
-    left: Vec<String>,
+    /// How many objects there were, and in what the cluster differs after all.
+    objects: usize,
+    different: Vec<String>,
 }
 
 static LIFE: OnceCell<Life> = OnceCell::const_new();
@@ -47,6 +49,13 @@ async fn live(cluster: &Cluster) -> Result<Life> {
     let corefile = dns::corefile(cluster).await?;
     let coredns = dns::pods(cluster).await?;
     let users = settled_users_objects(cluster).await?;
+    let before = wait::until("nothing of an earlier mesh is left", seconds(60), async || {
+        let all = inventory(cluster).await?;
+        let ours = format!(" {}/", mesh::NAMESPACE);
+        let left: Vec<_> = all.keys().filter(|key| key.contains(&ours)).cloned().collect();
+        Ok(Seen::when(left.is_empty(), all, || left.join(", ")))
+    })
+    .await?;
     let queries = Queries::start(cluster, &clients[1], 100, &names).await?;
 
     mesh::install(cluster).await?;
@@ -71,7 +80,7 @@ async fn live(cluster: &Cluster) -> Result<Life> {
     mesh::ready(cluster, seconds(60)).await?;
     mesh::helm_uninstall().await?;
 
-    let left = wait_until_nothing_is_left(cluster).await;
+    let different = difference(cluster, &before).await;
     let queries = queries.stop().await?;
     let life = Life {
         queries,
@@ -79,7 +88,8 @@ async fn live(cluster: &Cluster) -> Result<Life> {
         coredns: [coredns, dns::pods(cluster).await?],
         users: [users, users_objects(cluster).await?],
         told,
-        left,
+        objects: before.len(),
+        different,
     };
     workloads::remove_namespace(cluster, NS).await?;
     Ok(life)
@@ -116,59 +126,79 @@ async fn settled_users_objects(cluster: &Cluster) -> Result<BTreeMap<String, Val
     .await
 }
 
-/// Everything in the cluster that is ours by name, label or place, but for what is meant to stay.
-async fn ours(cluster: &Cluster) -> Result<Vec<String>> {
+/// Everything in the cluster: what is said of each object, without what the API server and the object's own controller say. Not the
+/// objects of tests, nor those that come and go by themselves.
+async fn inventory(cluster: &Cluster) -> Result<BTreeMap<String, Value>> {
     let discovery = Discovery::new(cluster.client.clone()).run().await?;
-    let mut found = Vec::new();
+    let mut found = BTreeMap::new();
     for group in discovery.groups() {
         for (kind, capabilities) in group.recommended_resources() {
-            if !capabilities.supports_operation(verbs::LIST) || kind.kind == "Event" {
+            if !capabilities.supports_operation(verbs::LIST) || matches!(&*kind.kind, "Event" | "Lease") {
                 continue;
             }
             let api = kube::Api::<DynamicObject>::all_with(cluster.client.clone(), &kind);
             let namespaced = capabilities.scope == Scope::Namespaced;
             for object in api.list(&ListParams::default()).await? {
                 let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
-                let labelled =
-                    object.labels().get("app.kubernetes.io/part-of").is_some_and(|of| of == "weft");
-                // What a test that failed left behind is not Weft's.
-                let of_a_test = namespace.starts_with("e2e-");
-                let is_ours =
-                    !of_a_test && (labelled || name.contains("weft") || namespace == mesh::NAMESPACE);
-                if is_ours && !stays(&kind.kind, &name, namespaced) {
-                    found.push(format!("{} {namespace}/{name}", kind.kind));
+                let of_a_test = namespace.starts_with("e2e-") || (!namespaced && name.starts_with("e2e-"));
+                if of_a_test || stays(&kind.kind, &namespace, &name, namespaced) {
+                    continue;
                 }
+                let mut said = json!(object);
+                if let Some(said) = said.as_object_mut() {
+                    said.remove("status");
+                    let metadata = said.get_mut("metadata").and_then(Value::as_object_mut);
+                    let metadata = metadata.ok_or("an object without metadata")?;
+                    for of_the_server in ["resourceVersion", "managedFields", "generation"] {
+                        metadata.remove(of_the_server);
+                    }
+                }
+                found.insert(format!("{} {namespace}/{name}", kind.kind), said);
             }
         }
     }
     Ok(found)
 }
 
-/// The CRDs are meant to stay, those of SMI among them; the namespace and what Kubernetes puts into each are the user's.
-fn stays(kind: &str, name: &str, namespaced: bool) -> bool {
-    kind == "CustomResourceDefinition" && name.ends_with(".smi-spec.io")
-        || matches!(
-            (kind, name, namespaced),
-            ("CustomResourceDefinition", "meshconfigs.weft.mesh", false)
-                | ("APIService", "v1alpha1.weft.mesh" | "v1beta1.weft.mesh", false)
-                | ("Namespace", mesh::NAMESPACE, false)
-                | ("ServiceAccount", "default", true)
-                | ("ConfigMap", "kube-root-ca.crt", true)
-        )
+/// The CRDs are meant to stay, those of SMI among them, with what the API server makes of them; the namespace and what Kubernetes puts
+/// into it are the user's.
+fn stays(kind: &str, namespace: &str, name: &str, namespaced: bool) -> bool {
+    let of_smi = name.ends_with(".smi-spec.io") && !name.ends_with("metrics.smi-spec.io");
+    let ours = !namespaced || namespace == mesh::NAMESPACE;
+    matches!(kind, "CustomResourceDefinition" | "APIService") && of_smi
+        || ours
+            && matches!(
+                (kind, name, namespaced),
+                ("CustomResourceDefinition", "meshconfigs.weft.mesh", false)
+                    | ("APIService", "v1alpha1.weft.mesh" | "v1beta1.weft.mesh", false)
+                    | ("Namespace", mesh::NAMESPACE, false)
+                    | ("ServiceAccount", "default", true)
+                    | ("ConfigMap", "kube-root-ca.crt", true)
+            )
 }
 
-/// What depends on what was deleted goes a moment later: the garbage collector is waited for.
-async fn wait_until_nothing_is_left(cluster: &Cluster) -> Vec<String> {
-    let mut left = Vec::new();
-    let gone = wait::until("nothing of ours is left", seconds(45), async || {
-        left = ours(cluster).await?;
-        Ok(Seen::when(left.is_empty(), (), || left.join(", ")))
+/// What is there now and was not, is gone, or says something else. What depends on what was deleted goes a moment later: the garbage
+/// collector is waited for.
+async fn difference(cluster: &Cluster, before: &BTreeMap<String, Value>) -> Vec<String> {
+    let mut different = Vec::new();
+    let gone = wait::until("the cluster is as it was", seconds(45), async || {
+        let after = inventory(cluster).await?;
+        let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let differs = |key: &&&String| before.get(**key) != after.get(**key);
+        let [was, is] =
+            [before, &after].map(|all| move |key: &str| all.get(key).cloned().unwrap_or_default());
+        different = keys
+            .iter()
+            .filter(differs)
+            .map(|key| format!("{key}: {}", differences(&was(key), &is(key))))
+            .collect();
+        Ok(Seen::when(different.is_empty(), (), || different.join("; ")))
     })
     .await;
     match gone {
         Ok(()) => Vec::new(),
-        Err(error) if left.is_empty() => vec![error.to_string()],
-        Err(_) => left,
+        Err(error) if different.is_empty() => vec![error.to_string()],
+        Err(_) => different,
     }
 }
 
@@ -238,10 +268,11 @@ fn differences(before: &Value, after: &Value) -> String {
 }
 
 #[test]
-fn nothing_of_ours_is_left_but_the_crds() {
+fn the_cluster_differs_in_nothing_but_the_crds() {
     cluster::test(|cluster| async move {
-        let left = &life(&cluster).await?.left;
-        assert!(left.is_empty(), "{left:#?}");
+        let life = life(&cluster).await?;
+        assert!(life.objects > 100, "only {} objects were looked at", life.objects);
+        assert!(life.different.is_empty(), "{:#?}", life.different);
         Ok(())
     });
 }

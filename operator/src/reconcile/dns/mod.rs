@@ -85,6 +85,11 @@ pub enum DnsError {
     /// It could not be read.
     #[error("ConfigMap {0}/{1}: {2}")]
     Read(String, String, kube::Error),
+    /// The right to it went before our lines.
+    #[error(
+        "ConfigMap {0}/{1} had Weft's lines and may not be read or written any more: give the operator the right back (the chart's values dns.manage, dns.provider, dns.namespace and dns.configMap as they were) until DNSConfigured says Manual, and take it away then"
+    )]
+    OutOfReach(String, String),
     /// It could not be edited.
     #[error("ConfigMap {0}/{1}: {2}")]
     Place(String, String, PlaceError),
@@ -111,12 +116,13 @@ impl Keeper {
         let memory = &mut *self.memory.lock().await;
         memory.is_about(mesh);
         if mesh.spec.dns.provider == DnsProvider::None {
-            let found = DnsFound { provider: "None".to_owned(), version: String::new() };
-            let state = match leave_alone(ctx, mesh, memory).await {
-                Ok(()) => DnsState::Manual(by_hand(ctx, mesh)),
-                Err(error) => DnsState::Failed(error.to_string()),
+            return match leave_alone(ctx, mesh, memory).await {
+                Ok(()) => {
+                    let found = DnsFound { provider: "None".to_owned(), version: String::new() };
+                    Standing { found, state: DnsState::Manual(by_hand(ctx, mesh)) }
+                }
+                Err(error) => Standing { found: told_last(mesh), state: DnsState::Failed(error.to_string()) },
             };
-            return Standing { found, state };
         }
         let mut told = DnsFound::default();
         if is_left_alone(mesh) {
@@ -129,7 +135,13 @@ impl Keeper {
             Err(DnsError::Write(error)) if error.is_conflict() => {
                 DnsState::Propagating(format!("somebody else wrote at the same time ({error}); trying again"))
             }
-            Err(error) => DnsState::Failed(error.to_string()),
+            Err(error) => {
+                if matches!(error, DnsError::Detect(DetectError::Forbidden(..))) {
+                    // Our lines are where they were.
+                    told = told_last(mesh);
+                }
+                DnsState::Failed(error.to_string())
+            }
         };
         Standing { found: told, state: memory.in_time(state, Instant::now()) }
     }
@@ -153,13 +165,22 @@ impl Keeper {
 }
 
 /// Takes out what may be there from the time before DNS was to be left alone: once, until the status says so. From then on lines
-/// that look like ours are the user's, and while it says so we write none. Where the chart
-/// gave no right to a `ConfigMap` there never was a line.
+/// that look like ours are the user's, and while it says so we write none. Where the chart never gave a right to a `ConfigMap`
+/// there never was a line.
 async fn leave_alone(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Result<(), DnsError> {
     if is_left_alone(mesh) {
         return Ok(());
     }
-    take_out(ctx, mesh, memory).await.map(|_| ())
+    let facts = take_out(ctx, mesh, memory).await?.facts;
+    match detect::out_of_reach(&facts, &told_last(mesh).provider) {
+        Some(name) => Err(DnsError::OutOfReach(facts.asked.namespace.clone(), name.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// The DNS that has our lines, by the status.
+fn told_last(mesh: &MeshConfig) -> DnsFound {
+    mesh.status.as_ref().map(|status| status.dns.clone()).unwrap_or_default()
 }
 
 /// Whether the status says that DNS is left alone. There are no lines of ours then.

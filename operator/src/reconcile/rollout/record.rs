@@ -34,8 +34,8 @@ impl Record {
     pub fn told(&self, namespace: &str) -> String {
         format!(
             "the new proxy {} on node {} (image {}) fails: {}: {}. The other nodes keep the proxies they have. \
-             Apply the former MeshConfig or another change of spec.proxy; to try the same again: kubectl -n {namespace} \
-             annotate daemonset weft-proxy {ANNOTATION}-",
+             Undo the change (the former MeshConfig, or helm rollback where it came with the chart) or correct it; to try \
+             the same again: kubectl -n {namespace} annotate daemonset weft-proxy {ANNOTATION}-",
             self.pod, self.node, self.image, self.reason, self.message
         )
     }
@@ -63,9 +63,9 @@ mod tests {
         assert_eq!(
             record.told("weft-system"),
             "the new proxy weft-proxy-1 on node node1 (image proxy:bad) fails: CrashLoopBackOff: it ended with exit code 1 \
-             (Error). The other nodes keep the proxies they have. Apply the former MeshConfig or another change of \
-             spec.proxy; to try the same again: kubectl -n weft-system annotate daemonset weft-proxy \
-             weft.mesh/rollout-failed-"
+             (Error). The other nodes keep the proxies they have. Undo the change (the former MeshConfig, or helm rollback \
+             where it came with the chart) or correct it; to try the same again: kubectl -n weft-system annotate daemonset \
+             weft-proxy weft.mesh/rollout-failed-"
         );
     }
 }
