@@ -79,6 +79,10 @@ model: deps ## The operator against a simulated cluster: SCHEDULES=100000 of the
 skew: deps ## Operator and proxies of this version and of the one before in every pairing, on the cluster
 	@tests/run-skew.sh
 
+.PHONY: dns-versions
+dns-versions: deps tools ## CoreDNS of several versions, from 1.3 on, takes up Weft's block and answers by it
+	@tests/run-dns-versions.sh
+
 ##@ The cluster
 
 .PHONY: cluster-up

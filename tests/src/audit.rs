@@ -1,5 +1,6 @@
 //! The API server's audit log: what Weft asked for and wrote, and which of its pods did so.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
@@ -127,6 +128,27 @@ impl Embedded {
     /// The files of the log, oldest first: the API server begins a new one every 100 MB and keeps two of the old. An error when what
     /// was asked since `since` may be in one that is gone.
     async fn audit_log(&self, since: Timestamp) -> Result<Vec<String>> {
+        loop {
+            let files = self.audit_files().await?;
+            let mut texts = Vec::new();
+            for file in &files {
+                texts.push(tokio::fs::read_to_string(file).await.unwrap_or_default());
+            }
+            if files != self.audit_files().await? {
+                // A new one was begun meanwhile.
+                continue;
+            }
+            if files.len() > KEPT {
+                let first: Option<Write> = texts[0].lines().next().map(serde_json::from_str).transpose()?;
+                if first.is_none_or(|first| first.stage_timestamp > since) {
+                    return Err(format!("the audit log no longer goes back to {since}").into());
+                }
+            }
+            return Ok(texts);
+        }
+    }
+
+    async fn audit_files(&self) -> Result<Vec<PathBuf>> {
         let mut entries = tokio::fs::read_dir(self.state.join("control-plane/var/log/audit")).await?;
         let mut files = Vec::new();
         while let Some(entry) = entries.next_entry().await? {
@@ -134,17 +156,7 @@ impl Embedded {
         }
         // `audit-<time>.log` comes before `audit.log`.
         files.sort();
-        let mut texts = Vec::new();
-        for file in &files {
-            texts.push(tokio::fs::read_to_string(file).await?);
-        }
-        if files.len() > KEPT {
-            let first: Option<Write> = texts[0].lines().next().map(serde_json::from_str).transpose()?;
-            if first.is_none_or(|first| first.request_received_timestamp > since) {
-                return Err(format!("the audit log no longer goes back to {since}").into());
-            }
-        }
-        Ok(texts)
+        Ok(files)
     }
 
     /// Every write of an operator since `since` that it made while another held the Lease, or might have. A line each.

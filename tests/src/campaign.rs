@@ -270,6 +270,10 @@ pub(crate) fn outages_of(node: &str, changes: &[Change], steps: &[Step]) -> Vec<
     let mut outages = Vec::new();
     for (at, change) in changes.iter().enumerate() {
         let Some(why) = change.error() else { continue };
+        if at > 0 && changes[at - 1].error().is_some() {
+            // The same outage, in other words.
+            continue;
+        }
         let over = changes[at + 1..].iter().find(|later| later.error().is_none());
         let until = over.map_or(change.answered_us, |later| later.answered_us);
         let explains = |step: &&Step| {
@@ -310,6 +314,7 @@ mod tests {
         let changes = changes(
             r#"{"before_us":0,"sent_us":1,"answered_us":2,"answer":{"pod":"a"}}
 {"before_us":900,"sent_us":1000,"answered_us":1001,"answer":{"error":"refused"}}
+{"before_us":1900,"sent_us":2000,"answered_us":2001,"answer":{"error":"reset"}}
 {"before_us":4900,"sent_us":5000,"answered_us":5001,"answer":{"pod":"a"}}
 "#,
         );

@@ -183,13 +183,13 @@ pub async fn kill_leader(
 
 /// Kills the processes of all operators; their kubelets start them again in the same pods.
 pub async fn kill_operators(cluster: &Cluster, embedded: &Embedded) -> Result {
+    let mut killed = 0;
     for pod in mesh::operators(cluster).await? {
-        // One that has ended meanwhile is dead as well.
-        if let Ok(process) = embedded.process_of(&pod).await {
-            let _ = embedded.signal(&process, "KILL").await;
-        }
+        let Ok(process) = embedded.process_of(&pod).await else { continue };
+        killed += usize::from(embedded.signal(&process, "KILL").await.is_ok());
     }
-    Ok(())
+    // One may have ended by itself.
+    if killed == 0 { Err("no operator ran that could be killed".into()) } else { Ok(()) }
 }
 
 fn node_of(pod: &Pod) -> Result<String> {

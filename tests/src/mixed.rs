@@ -72,10 +72,12 @@ impl Mixed {
         Stage::on_what_is_there(cluster, namespace, &servers, &services).await
     }
 
-    /// Starts it once everything answers: HTTP from the clients on every node, gRPC from the first, TCP from the last.
+    /// Starts it once everything answers: HTTP from the first node and from the last, gRPC from the first, TCP from the last.
     pub async fn start(stage: &Stage) -> Result<Self> {
         let (cluster, client) = (&stage.cluster, stage.client());
-        for client in &stage.clients {
+        let last = stage.clients.last().unwrap_or(client);
+        let callers = if last.name == client.name { vec![client] } else { vec![client, last] };
+        for client in &callers {
             reaches(cluster, client, &stage.url("web", "/"), "web", seconds(30)).await?;
         }
         let (calls, streams) = (stage.url("calls", ""), format!("{}:9000", stage.host("streams")));
@@ -89,13 +91,12 @@ impl Mixed {
             Ok(Seen::when(report.ok == 1, (), || format!("{report:?}")))
         })
         .await?;
-        let rps = total_rps() / 3 / u32::try_from(stage.clients.len())?;
+        let rps = total_rps() / 3 / u32::try_from(callers.len())?;
         let mut loads = Vec::new();
-        for client in &stage.clients {
+        for client in callers {
             loads.push(Load::start(cluster, client, &stage.url("web", "/"), "web", rps, Mode::All).await?);
         }
         let enough = Arc::new(AtomicBool::new(false));
-        let last = stage.clients.last().unwrap_or(client);
         let calls = tokio::spawn(call(cluster.clone(), client.clone(), calls, Arc::clone(&enough)));
         let streams = tokio::spawn(stream(cluster.clone(), last.clone(), streams, Arc::clone(&enough)));
         Ok(Self { loads, enough, calls, streams })

@@ -23,6 +23,8 @@ use crate::wait::seconds;
 const EVERY: Duration = seconds(15);
 /// How long latency is measured at the beginning and at the end, at most; a quarter of the whole in a short form.
 const WINDOW: Duration = seconds(60);
+/// So many samples there are of each process, however short it is.
+const FEW: usize = 3;
 /// How long there must be samples before growth is more than noise.
 const TREND: f64 = 1800.0;
 /// How much memory may grow in an hour, in MiB: a day of it is what an operator's limit leaves room for.
@@ -137,7 +139,7 @@ impl Outcome {
             );
         }
         for (mode, (first, last)) in &self.p99_ms {
-            text += &format!("\np99 {mode}: {first:.1} ms in the first minute, {last:.1} ms in the last");
+            text += &format!("\np99 {mode}: {first:.1} ms at first, {last:.1} ms at the end");
         }
         text + &format!("\n\n{} s; {} requests, {} failed\n", self.seconds, self.requests.0, self.requests.1)
     }
@@ -161,7 +163,8 @@ pub async fn run(stage: &Stage, embedded: &Embedded, options: Options) -> Result
     let window = WINDOW.min(options.lasts / 4);
     let first = loaded(stage, embedded, "first", window).await?;
     let (mut rng, mut coming) = (Rng::with_seed(options.seed), Coming::default());
-    while began.elapsed() + window < options.lasts {
+    let enough = |held: &[(Process, Held)]| held.iter().all(|(_, held)| held.samples.len() >= FEW);
+    while began.elapsed() + window < options.lasts || !enough(&held) {
         coming.or_going(stage, rng.usize(..Coming::AT_MOST)).await?;
         for (process, held) in &mut held {
             let (memory, descriptors) = embedded.holds(process).await?;

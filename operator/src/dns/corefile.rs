@@ -12,16 +12,20 @@ const BEGIN: &str = "# BEGIN weft.mesh: managed by weft-operator, edits within a
 const END: &str = "# END weft.mesh";
 /// Behind [`BEGIN`] when the line feed before the block is ours.
 const GLUED: &str = " (and the line feed before)";
+/// Before the mesh's namespace in a block that leads names into it, whichever version wrote it.
+const NOBODY: &str = " no-such-name.";
 /// Before the mesh's namespace, in the line after [`BEGIN`].
 const OF: &str = "# for the mesh in namespace ";
-/// What any line that is a mark begins with, damaged or not.
-const LIKE_MARKS: [&str; 2] = ["# BEGIN weft.mesh", "# END weft.mesh"];
+/// What lines begin with that are marks, or were before somebody damaged them.
+const LIKE_MARKS: [&str; 2] = ["# BEGIN weft.mesh", END];
 
 /// Why a Corefile is left alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CorefileError {
     /// One of the marks is missing or they are in disorder; where the block ends is a guess we do not make.
-    #[error("the marks around Weft's block are damaged; remove the lines from {BEGIN:?} to {END:?} by hand")]
+    #[error(
+        "the marks around Weft's block are damaged; remove the lines from {BEGIN:?} to {END:?} by hand (of two meshes' blocks those whose second line names this namespace)"
+    )]
     Marks,
 }
 
@@ -74,18 +78,24 @@ fn marked(namespace: &str, block: &str, glued: bool) -> String {
 
 fn without(corefile: &str, found: &Found<'_>, blocks: &[Found<'_>]) -> String {
     let (before, after) = (&corefile[..found.lines.start], &corefile[found.lines.end..]);
-    if !found.glued {
-        return format!("{before}{after}");
-    }
     // The line feed before goes with the block. Where another mesh's block follows it becomes that one's; where somebody has
     // added something it stays, or that would end up on the line before.
-    match blocks.iter().find(|next| next.lines.start == found.lines.end) {
-        Some(next) if !next.glued => {
-            let theirs = corefile[next.lines.clone()].replacen(BEGIN, &format!("{BEGIN}{GLUED}"), 1);
+    let next = blocks.iter().find(|next| next.lines.start == found.lines.end);
+    match next.filter(|next| next.glued != found.glued) {
+        Some(next) => {
+            let (from, to) = if found.glued { ("", GLUED) } else { (GLUED, "") };
+            let theirs =
+                corefile[next.lines.clone()].replacen(&format!("{BEGIN}{from}"), &format!("{BEGIN}{to}"), 1);
             format!("{before}{theirs}{}", &corefile[next.lines.end..])
         }
-        None if after.is_empty() => before.strip_suffix('\n').unwrap_or(before).to_owned(),
-        _ => format!("{before}{after}"),
+        None if found.glued && after.is_empty() => {
+            let line = before.strip_suffix('\n').unwrap_or(before);
+            // An editor may have changed all line ends, this one among them.
+            let by_an_editor = corefile[found.lines.clone()].contains("\r\n");
+            let line = if by_an_editor { line.strip_suffix('\r').unwrap_or(line) } else { line };
+            line.to_owned()
+        }
+        None => format!("{before}{after}"),
     }
 }
 
@@ -103,21 +113,24 @@ fn blocks(corefile: &str) -> Result<Vec<Found<'_>>, CorefileError> {
                 let glued = text.ends_with(GLUED);
                 open = Some(Found { lines: start..end, inner: end..end, mesh: None, glued });
             }
-            Some(_) if text == END => {
-                let found = open.take().map(|found| Found {
-                    lines: found.lines.start..end,
-                    inner: found.inner.start..start,
-                    ..found
-                });
-                blocks.extend(found);
+            Some(found) if text == END => {
+                (found.lines.end, found.inner.end) = (end, start);
+                if found.mesh.is_none() && !corefile[found.inner.clone()].contains(NOBODY) {
+                    // Nothing tells whose it is.
+                    return Err(CorefileError::Marks);
+                }
+                blocks.extend(open.take());
             }
             _ if LIKE_MARKS.iter().any(|mark| text.starts_with(mark)) => return Err(CorefileError::Marks),
-            Some(found) if found.inner.start == start => {
-                if let Some(mesh) = text.strip_prefix(OF) {
+            Some(found) => match text.strip_prefix(OF) {
+                Some(mesh) if found.mesh.is_none() && found.inner.start == start => {
                     (found.mesh, found.inner) = (Some(mesh), end..end);
                 }
-            }
-            _ => {}
+                // The end of one block and the beginning of another are lost.
+                Some(_) => return Err(CorefileError::Marks),
+                None => {}
+            },
+            None => {}
         }
     }
     if open.is_some() { Err(CorefileError::Marks) } else { Ok(blocks) }
@@ -127,7 +140,7 @@ impl Found<'_> {
     fn is_of(&self, corefile: &str, namespace: &str) -> bool {
         match self.mesh {
             Some(mesh) => mesh == namespace,
-            None => corefile[self.inner.clone()].contains(&format!(".{namespace}.svc.")),
+            None => corefile[self.inner.clone()].contains(&format!("{NOBODY}{namespace}.svc.")),
         }
     }
 }
@@ -178,7 +191,10 @@ mod tests {
     #[test]
     fn a_block_of_an_older_version_is_replaced_where_it_leads_to_us() {
         let text = |namespace: &str| {
-            format!("weft.mesh:53 {{\n    rewrite name x x.{namespace}.svc.cluster.local\n}}\n")
+            format!(
+                "weft.mesh:53 {{\n    rewrite stop name exact dns-check.weft.mesh kubernetes.default.svc.cluster.local\n    \
+                 rewrite stop name regex .* no-such-name.{namespace}.svc.cluster.local\n}}\n"
+            )
         };
         for glued in ["", GLUED] {
             let old = |namespace: &str| {
@@ -195,6 +211,7 @@ mod tests {
             assert_eq!((remove(&ours), remove(&replaced)), (bare.clone(), bare));
             let theirs = old("other-system");
             assert_eq!(remove(&theirs), theirs, "another mesh's");
+            assert_eq!(edit(&theirs, "default", None).unwrap(), theirs, "whatever the check name leads to");
             assert_eq!(add(&theirs).matches(BEGIN).count(), 2);
         }
     }
@@ -231,9 +248,21 @@ mod tests {
     }
 
     #[test]
+    fn a_line_feed_that_was_the_users_stays_his_when_another_block_came_to_lean_on_it() {
+        let with = edit(KUBEADM, "a", Some("a {\n}\n")).unwrap();
+        let trimmed = with.trim_end();
+        let both = edit(trimmed, "b", Some("b {\n}\n")).unwrap();
+        assert!(both.contains(GLUED), "{both}");
+        let one = edit(&both, "a", None).unwrap();
+        assert_eq!(edit(&one, "b", None).unwrap(), KUBEADM);
+    }
+
+    #[test]
     fn line_ends_of_another_editor_do_not_hide_the_marks() {
-        let with = add(KUBEADM).replace('\n', "\r\n");
-        assert_eq!(remove(&with), KUBEADM.replace('\n', "\r\n"));
+        for original in [KUBEADM, OPEN_END] {
+            let with = add(original).replace('\n', "\r\n");
+            assert_eq!(remove(&with), original.replace('\n', "\r\n"));
+        }
     }
 
     #[test]
@@ -248,6 +277,10 @@ mod tests {
             format!("{end}{with}"),
             with.replace(&end, "# END weft.mesh of another\n"),
             with.replace(": managed by weft-operator", ""),
+            with.replace(OF, "# for whom was it "),
+            with.replace(OF, &format!("{OF}another\n{OF}")),
+            // The end of this one and the beginning of the next are lost.
+            format!("{}{}", with.replace(&end, "mine {\n}\n"), add("").replace(&begin, "")),
         ] {
             let error = edit(&damaged, MESH, None).expect_err("must be refused");
             assert!(error.to_string().contains("by hand"), "{error}");

@@ -154,6 +154,9 @@ pub fn detect(facts: &Facts) -> Result<Found, DetectError> {
     let workload = facts.behind.iter().find_map(|name| facts.workloads.get(name));
     let server = match kind(facts, workload) {
         Kind::CoreDns => core_dns(facts, workload)?,
+        Kind::KubeDns if facts.forbidden.contains(KUBE_DNS) => {
+            return Err(DetectError::Forbidden(facts.asked.namespace.clone(), KUBE_DNS.to_owned()));
+        }
         Kind::KubeDns => Server::KubeDns { resolver: resolver(facts)? },
     };
     let image = workload.and_then(|workload| match server {
@@ -242,15 +245,17 @@ fn core_dns(facts: &Facts, workload: Option<&Workload>) -> Result<Server, Detect
 }
 
 /// The `ConfigMap` in which lines of ours may stand that can no longer be read: `told` is what the status says of the DNS that was
-/// told last.
+/// found last ([`Found::told`]).
 pub fn out_of_reach<'a>(facts: &'a Facts, told: &str) -> Option<&'a str> {
-    let places = match told {
-        told if told.starts_with("CoreDNS") => facts::corefiles(&facts.asked),
-        told if told.starts_with("KubeDNS") => vec![KUBE_DNS],
+    let places = match told.split(' ').next() {
+        Some(CORE_DNS) => facts::corefiles(&facts.asked),
+        Some(KUBE_DNS_SERVER) => vec![KUBE_DNS],
         _ => return None,
     };
-    let read = places.iter().any(|name| facts.config_maps.contains_key(*name));
-    places.into_iter().find(|name| !read && facts.forbidden.contains(*name))
+    if places.iter().any(|name| facts.config_maps.contains_key(*name)) {
+        return None;
+    }
+    places.into_iter().find(|name| facts.forbidden.contains(*name))
 }
 
 /// The `ConfigMap` that the pods see, if it can be told; else the first of those that are known.
@@ -375,12 +380,16 @@ impl Found {
 impl Display for Server {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::CoreDns { .. } => "CoreDNS",
-            Self::KubeDns { .. } => "KubeDNS",
+            Self::CoreDns { .. } => CORE_DNS,
+            Self::KubeDns { .. } => KUBE_DNS_SERVER,
             Self::OpenShift { .. } => "OpenShift",
         })
     }
 }
+
+/// What the status calls a [`Server`], first of all.
+const CORE_DNS: &str = "CoreDNS";
+const KUBE_DNS_SERVER: &str = "KubeDNS";
 
 #[cfg(test)]
 #[path = "detect/tests.rs"]

@@ -176,12 +176,26 @@ async fn lines_that_can_no_longer_be_reached_are_not_left_without_a_word() {
     let operator = operator(client);
     until("told", &api, || message(&api).contains("may not be read").then_some(())).await;
     api.edit(MESH, |mesh| mesh["spec"] = json!({"dns": {"provider": "None"}}));
-    until("told", &api, || message(&api).contains("had Weft's lines").then_some(())).await;
+    until("told", &api, || message(&api).contains("may have Weft's lines").then_some(())).await;
     two_more_looks(&api, &operator).await;
     assert_ne!(reason(&api, MESH, "DNSConfigured").as_deref(), Some("Manual"));
     api.refuse_no_more();
     until("Manual", &api, || (reason(&api, MESH, "DNSConfigured")? == "Manual").then_some(())).await;
     assert_eq!(corefile(&api), COREFILE);
+}
+
+/// Nothing of ours was ever there: the right to it was never given.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_never_be_reached_holds_up_nobody() {
+    let (api, client) = cluster().await;
+    api.refuse("GET", KUBE_DNS, 403, "no", u32::MAX);
+    api.refuse("GET", "/api/v1/namespaces/kube-system/configmaps", 403, "no", u32::MAX);
+    api.put(MESH, a_mesh(&json!({"dns": {"provider": "KubeDNS"}})));
+    let _operator = operator(client);
+    until("told", &api, || (reason(&api, MESH, "DNSConfigured")? == "DNSFailed").then_some(())).await;
+    assert!(message(&api).contains("kube-system/kube-dns may not be read"), "{}", message(&api));
+    api.edit(MESH, |mesh| mesh["spec"] = json!({"dns": {"provider": "None"}}));
+    until("Manual", &api, || (reason(&api, MESH, "DNSConfigured")? == "Manual").then_some(())).await;
 }
 
 /// Whoever ends between the two leaves lines that the next one knows of.

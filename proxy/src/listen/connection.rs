@@ -69,8 +69,8 @@ pub struct Connections {
     /// Of all listeners together.
     total: Arc<AtomicUsize>,
     gauge: Gauge,
-    /// `true`: answers say `Connection: close`, h2 gets GOAWAY. Made with the first connection: of thousands of ports a node talks
-    /// to few.
+    /// `true`: answers say `Connection: close`, h2 gets GOAWAY. Made with the first HTTP connection, or with the order: of
+    /// thousands of ports a node talks to few.
     leave: OnceLock<watch::Sender<bool>>,
     /// Dropped where they are.
     cut: Signal,

@@ -14,7 +14,7 @@ fn while_nothing_breaks_no_request_fails() {
         let outcome = soak::run(&stage, &embedded, options).await?;
         eprintln!("{}", outcome.table());
         assert!(outcome.wrong().is_empty(), "{:#?}", outcome.wrong());
-        assert!(outcome.held.iter().all(|held| held.samples.len() >= 3), "{:#?}", outcome.held);
+        assert!(outcome.requests.0 > 1000, "{} requests", outcome.requests.0);
         stage.strike().await
     });
 }

@@ -87,7 +87,7 @@ pub enum DnsError {
     Read(String, String, kube::Error),
     /// The right to it went before our lines.
     #[error(
-        "ConfigMap {0}/{1} had Weft's lines and may not be read or written any more: give the operator the right back (the chart's values dns.manage, dns.provider, dns.namespace and dns.configMap as they were) until DNSConfigured says Manual, and take it away then"
+        "ConfigMap {0}/{1} may not be read or written any more, and may have Weft's lines, since not every DNS pod says that it knows no mesh domain: give the operator the right back (the chart's values dns.manage, dns.provider, dns.namespace and dns.configMap as they were) until DNSConfigured says Manual, or take the lines out by hand"
     )]
     OutOfReach(String, String),
     /// It could not be edited.
@@ -124,24 +124,19 @@ impl Keeper {
                 Err(error) => Standing { found: told_last(mesh), state: DnsState::Failed(error.to_string()) },
             };
         }
-        let mut told = DnsFound::default();
         if is_left_alone(mesh) {
             // Said first: whoever ends between the two leaves lines that the next knows of.
             let state = DnsState::Propagating("the mesh domains are about to be added".to_owned());
-            return Standing { found: told, state };
+            return Standing { found: DnsFound::default(), state };
         }
+        // Whatever is in the way now: our lines may be where they were.
+        let mut told = told_last(mesh);
         let state = match tell(ctx, mesh, memory, &mut told).await {
             Ok(state) => state,
             Err(DnsError::Write(error)) if error.is_conflict() => {
                 DnsState::Propagating(format!("somebody else wrote at the same time ({error}); trying again"))
             }
-            Err(error) => {
-                if matches!(error, DnsError::Detect(DetectError::Forbidden(..))) {
-                    // Our lines are where they were.
-                    told = told_last(mesh);
-                }
-                DnsState::Failed(error.to_string())
-            }
+            Err(error) => DnsState::Failed(error.to_string()),
         };
         Standing { found: told, state: memory.in_time(state, Instant::now()) }
     }
@@ -172,13 +167,17 @@ async fn leave_alone(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> R
         return Ok(());
     }
     let facts = take_out(ctx, mesh, memory).await?.facts;
-    match detect::out_of_reach(&facts, &told_last(mesh).provider) {
-        Some(name) => Err(DnsError::OutOfReach(facts.asked.namespace.clone(), name.to_owned())),
-        None => Ok(()),
+    let Some(name) = detect::out_of_reach(&facts, &told_last(mesh).provider) else { return Ok(()) };
+    // What cannot be read can be asked for: who knows no mesh domain has no lines.
+    let dns = &mesh.spec.dns;
+    let answers = ask(ctx, mesh, &ServiceId::new(dns.namespace.as_str(), dns.service.as_str())).await;
+    if !answers.is_empty() && answers.iter().all(|(_, _, answer)| *answer == Answer::NotConfigured) {
+        return Ok(());
     }
+    Err(DnsError::OutOfReach(dns.namespace.clone(), name.to_owned()))
 }
 
-/// The DNS that has our lines, by the status.
+/// The DNS that was found last, by the status.
 fn told_last(mesh: &MeshConfig) -> DnsFound {
     mesh.status.as_ref().map(|status| status.dns.clone()).unwrap_or_default()
 }

@@ -35,7 +35,7 @@ impl Reconciler {
             }
             Err(error) => {
                 let note = format!(
-                    "{error}. Remove Weft's lines from the cluster's DNS by hand: what is between weft.mesh marks in a Corefile, a key that begins with weft.mesh in coredns-custom, the mesh domains in kube-dns's stubDomains"
+                    "{error}. Remove Weft's lines from the cluster's DNS by hand: what is between weft.mesh marks in a Corefile (of two meshes' blocks the one whose second line names this namespace), a key that begins with weft.mesh in coredns-custom, the mesh domains in kube-dns's stubDomains"
                 );
                 self.event(mesh, EventType::Warning, "DNSNotRemoved", note).await;
             }
