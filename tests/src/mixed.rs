@@ -25,7 +25,7 @@ const CALLS: &str = "100";
 const CONNECTIONS: u64 = 10;
 /// For so many seconds each is written to and read from: shorter than the drain of the tests' MeshConfig, so that no proxy that
 /// goes has a reason to cut it.
-const STREAM_SECONDS: u64 = 8;
+const STREAM_SECONDS: u64 = 16;
 /// Bytes a second on each.
 const RATE: u64 = 2000;
 
