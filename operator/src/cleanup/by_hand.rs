@@ -14,11 +14,11 @@ use weft_config::contract::DNS_SERVICE;
 use weft_crds::MeshConfig;
 
 use super::{CleanupError, LOOK, list};
-use crate::apply::{Writer, made_by_us};
+use crate::apply::Writer;
 use crate::context::Context;
 use crate::dns::check::{self, Answer};
 use crate::index::claims::{FINALIZER, is_kept};
-use crate::index::facts::SHADOW_LABEL;
+use crate::index::facts::is_remnant;
 use crate::index::kinds::ServiceKind;
 use crate::lease::Fence;
 use crate::reconcile::{apiservice, dns};
@@ -118,10 +118,10 @@ fn resolvers(resolv_conf: &str) -> Vec<IpAddr> {
 
 async fn delete_shadows(ctx: &Context) -> Result<(), CleanupError> {
     let api: Api<Service> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let shadows = api.list(&ListParams::default().labels(&format!("{SHADOW_LABEL}=true"))).await;
-    let shadows =
-        shadows.map_err(|error| CleanupError::Api("shadow Services", ctx.namespace.to_string(), error))?;
-    for shadow in shadows.iter().filter(|shadow| made_by_us(&shadow.metadata)) {
+    let services = api.list(&ListParams::default()).await;
+    let services =
+        services.map_err(|error| CleanupError::Api("shadow Services", ctx.namespace.to_string(), error))?;
+    for shadow in services.iter().filter(|service| is_remnant(&ctx.namespace, service)) {
         let uid = shadow.uid().unwrap_or_default();
         ctx.writer.delete::<Service>(&ctx.namespace, &shadow.name_any(), &uid).await?;
     }

@@ -123,22 +123,31 @@ impl ShadowFacts {
     /// Reads a shadow Service. `None`: it does not say what it stands for.
     pub fn of(service: &Service) -> Option<Self> {
         let labels = service.metadata.labels.as_ref()?;
-        let ports = service.spec.as_ref()?.ports.iter().flatten().filter_map(|port| match port.target_port {
-            Some(IntOrString::Int(target)) => {
-                Some((u16::try_from(port.port).ok()?, u16::try_from(target).ok()?))
-            }
-            _ => None,
-        });
         Some(Self {
             service: ServiceId::new(labels.get(NAMESPACE_LABEL)?.as_str(), labels.get(NAME_LABEL)?.as_str()),
             name: service.metadata.name.as_deref()?.into(),
             uid: service.metadata.uid.as_deref().unwrap_or_default().into(),
-            created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-            ports: ports.collect(),
+            created: created(service),
+            ports: listen_ports(service),
             cluster_ips: cluster_ips(service),
             fingerprint: fingerprint(service),
         })
     }
+}
+
+/// (Port number, listen port) of a shadow, or of what was one.
+pub fn listen_ports(service: &Service) -> Vec<(u16, u16)> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let both = ports.filter_map(|port| match port.target_port {
+        Some(IntOrString::Int(target)) => Some((u16::try_from(port.port).ok()?, u16::try_from(target).ok()?)),
+        _ => None,
+    });
+    both.collect()
+}
+
+/// When it was made, in seconds since the epoch.
+pub fn created(service: &Service) -> i64 {
+    service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second())
 }
 
 fn is_labelled(service: &Service) -> bool {

@@ -8,6 +8,7 @@ mod decide;
 mod desired;
 mod pace;
 mod record;
+mod same_node;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,10 +33,9 @@ use crate::ports::{Allocator, NoPort, Record};
 use affected::affected;
 use pace::Pace;
 use record::{holders, record};
+use same_node::prefers_same_node;
 use step::{Decided, Step, Written, write};
 
-/// From this minor version on (with major 1) the API server knows `PreferSameNode` without a feature gate of ours (KEP-3015).
-const PREFER_SAME_NODE_SINCE: u32 = 34;
 /// Waits before a Service is tried again: doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -132,21 +132,6 @@ pub async fn run(ctx: &Context, shadows: &Shadows) {
     }
 }
 
-/// Whether the API server knows `trafficDistribution: PreferSameNode`; asked until it answers.
-async fn prefers_same_node(ctx: &Context) -> bool {
-    loop {
-        match ctx.client.apiserver_version().await {
-            Ok(version) => {
-                let minor =
-                    version.minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
-                return version.major == "1" && minor >= PREFER_SAME_NODE_SINCE;
-            }
-            Err(error) => tracing::warn!(%error, "the API server's version"),
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
 struct Worker<'a> {
     ctx: &'a Context,
     shadows: &'a Shadows,
@@ -158,6 +143,9 @@ struct Worker<'a> {
     owner: Value,
     prefer_same_node: bool,
     allocator: Allocator,
+    /// Services whose shadows are there, by the record and by what was written since: whatever the index has heard of them, and
+    /// whether or not they have listen ports that count.
+    there: BTreeSet<ServiceId>,
     /// Services of whose shadows the record has something else than the index.
     behind: BTreeSet<ServiceId>,
     /// Services whose shadows were made, of which the index has not heard yet. Should one go before it does, it would hear of
@@ -189,6 +177,7 @@ impl<'a> Worker<'a> {
         let known =
             |one: &Record| ctx.index.shadow(&one.service).is_some_and(|shadow| shadow.ports == one.ports);
         let behind = record.iter().filter(|one| !known(one)).map(|one| one.service.clone()).collect();
+        let there = record.iter().map(|one| one.service.clone()).collect();
         let allocator = Allocator::new(range.from, range.to, record);
         let owner = super::meshconfig::owner(mesh);
         let failures = BTreeMap::new();
@@ -201,6 +190,7 @@ impl<'a> Worker<'a> {
             owner,
             prefer_same_node: same_node,
             allocator,
+            there,
             behind,
             unheard: BTreeSet::new(),
             pace,
@@ -287,11 +277,12 @@ impl<'a> Worker<'a> {
         let index = &self.ctx.index;
         let shadowed = index.shadows().into_iter().map(|shadow| shadow.service.clone());
         let strays = index.strays().into_iter().map(|name| ServiceId::new(&*self.ctx.namespace, name));
-        shadowed.chain(strays).chain(index.all_meshed()).collect()
+        shadowed.chain(strays).chain(index.all_meshed()).chain(self.there.iter().cloned()).collect()
     }
 
     fn publish(&self, removing: &watch::Receiver<Option<String>>) {
-        let gone = self.is_removing(removing) && self.again.is_empty() && self.allocator.used() == 0;
+        let none = self.again.is_empty() && self.there.is_empty() && self.allocator.used() == 0;
+        let gone = self.is_removing(removing) && none;
         self.shadows.gone.send_replace(self.mesh.clone().filter(|_| gone));
         let (used, free) = (self.allocator.used(), self.allocator.free());
         let now = Counts { used, free, failures: self.failures.clone() };
@@ -309,8 +300,9 @@ impl<'a> Worker<'a> {
         self.pace.ended(written.began, overload);
         match written.done {
             Ok(()) => {
-                let unheard = !written.keep.is_empty() && self.ctx.index.shadow(&written.id).is_none();
-                let unheard = unheard.then(|| written.id.clone());
+                let made = (!written.keep.is_empty()).then(|| written.id.clone());
+                self.there.extend(made.clone());
+                let unheard = made.filter(|id| self.ctx.index.shadow(id).is_none());
                 self.settle(written.id, &written.keep, written.refused);
                 if let Some(id) = unheard {
                     self.again.entry(id.clone()).or_insert((Instant::now() + UNHEARD, UNHEARD));
@@ -325,6 +317,9 @@ impl<'a> Worker<'a> {
     /// What there was to do for a Service is done. Only then are the ports free that it no longer has.
     fn settle(&mut self, id: ServiceId, keep: &[u16], refused: Option<NoPort>) {
         let released = self.allocator.release_except(&id, keep);
+        if keep.is_empty() {
+            self.there.remove(&id);
+        }
         if let Some(no_port) = refused {
             self.failed(id, &no_port.into());
         } else {

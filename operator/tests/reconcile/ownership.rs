@@ -301,6 +301,25 @@ async fn a_clean_up_beside_an_operator_leaves_the_work_to_it() {
     assert!(matches!(clean_up(&client, false).run().await, Ok(())), "a second time there is nothing to do");
 }
 
+/// Neither its labels nor its owner tell it any more, and no watch ever told of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_a_shadow_goes_with_the_mesh_though_nobody_has_heard_of_it() {
+    let (api, client) = cluster().await;
+    api.mute(Some(SHADOW));
+    api.put(MESH, a_mesh(&json!({})));
+    let _operator = operator(client);
+    until("shadow", &api, || api.get(SHADOW)).await;
+    until("status", &api, || reason(&api, MESH, "Ready")).await;
+    api.edit(SHADOW, |shadow| {
+        shadow["metadata"]["labels"] = json!({"weft.mesh/shadow": "true", "weft.mesh/service-namespace": "shop",
+            "weft.mesh/service-name": "another"});
+        shadow["metadata"]["ownerReferences"] = json!([]);
+    });
+    api.delete(MESH);
+    until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
+    assert_eq!(api.get(SHADOW), None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corefile_that_cannot_be_edited_stops_the_clean_up_unless_it_is_forced() {
     let (api, client) = left_behind().await;

@@ -10,7 +10,7 @@ use super::step::{Decided, Step};
 use super::{ShadowError, Worker};
 use crate::annotations;
 use crate::apply::WriteError;
-use crate::index::facts::{ShadowFacts, fingerprint};
+use crate::index::facts::{ShadowFacts, fingerprint, is_remnant};
 use crate::names::ShadowName;
 use crate::ports::NoPort;
 
@@ -82,16 +82,35 @@ impl Worker<'_> {
     /// That `id` has no shadow.
     async fn none(&self, id: &ServiceId, removing: bool) -> Result<Step, ShadowError> {
         match self.unwanted(id, removing) {
-            Step::Nothing if self.allocator.owns_any(id) => self.unseen(id).await,
+            Step::Nothing if self.there.contains(id) || self.allocator.owns_any(id) => {
+                self.unseen(id, removing).await
+            }
             step => Ok(step),
         }
     }
 
-    /// The record has a shadow of `id` that the index does not: it may have gone, or the watch has not told of it yet. Only in
-    /// the first case are its ports free.
-    async fn unseen(&self, id: &ServiceId) -> Result<Step, ShadowError> {
-        let live = self.live(id).await?;
-        Ok(live.map_or(Step::Nothing, |shadow| Step::Delete(shadow.name, shadow.uid)))
+    /// The record has a shadow of `id` that the index does not, or what somebody has made of one: it may have gone, or the watch has
+    /// not told of it yet. Only in the first case are its ports free.
+    async fn unseen(&self, id: &ServiceId, removing: bool) -> Result<Step, ShadowError> {
+        let namespace = &*self.ctx.namespace;
+        let itself = self.is_itself(id);
+        let name = if itself { id.name.to_string() } else { ShadowName::of(id).as_str().to_owned() };
+        if itself && !removing && self.is_to_come_back(&name) {
+            return Ok(Step::Nothing);
+        }
+        let live = self.ctx.writer.look::<Service>(namespace, &name).await?;
+        let uid = live.filter(|live| is_remnant(namespace, live)).and_then(|live| live.metadata.uid);
+        Ok(uid.map_or(Step::Nothing, |uid| Step::Delete(name.into(), uid.into())))
+    }
+
+    /// Whether `id` is no Service in the mesh, since none of our own namespace is, but what somebody has made of a shadow.
+    fn is_itself(&self, id: &ServiceId) -> bool {
+        *id.namespace == *self.ctx.namespace
+    }
+
+    /// Whether a Service in the mesh is to have its shadow under this name.
+    fn is_to_come_back(&self, name: &str) -> bool {
+        self.ctx.index.all_meshed().iter().any(|service| ShadowName::of(service).as_str() == name)
     }
 
     /// The shadow of `id` as the API server has it.
@@ -110,10 +129,9 @@ impl Worker<'_> {
             return Step::Delete(Arc::clone(&shadow.name), Arc::clone(&shadow.uid));
         }
         let (strays, shadow) = (index.strays(), ShadowName::of(id));
-        let named = |service: &ServiceId| ShadowName::of(service).as_str() == &*id.name;
         let stray = strays.get(shadow.as_str()).or_else(|| {
             let stray = strays.get(&id.name).filter(|_| *id.namespace == *self.ctx.namespace)?;
-            (removing || !index.all_meshed().iter().any(named)).then_some(stray)
+            (removing || !self.is_to_come_back(&id.name)).then_some(stray)
         });
         let stray =
             stray.and_then(|name| index.service(&ServiceId::new(&*self.ctx.namespace, Arc::clone(name))));
