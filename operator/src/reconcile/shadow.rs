@@ -309,25 +309,35 @@ impl<'a> Worker<'a> {
                     self.unheard.insert(id);
                 }
             }
-            // It may have happened all the same, so its ports stay its own until it is tried again.
-            Err(error) => self.failed(written.id, &error),
+            Err(error) => {
+                // It may have happened all the same, so its ports stay its own until it is tried again. Where somebody else has its
+                // name nothing has those that it no longer wants.
+                if matches!(error, ShadowError::Write(WriteError::Foreign(_))) {
+                    self.release(&written.id, &written.keep);
+                }
+                self.failed(written.id, &error);
+            }
         }
     }
 
     /// What there was to do for a Service is done. Only then are the ports free that it no longer has.
     fn settle(&mut self, id: ServiceId, keep: &[u16], refused: Option<NoPort>) {
-        let released = self.allocator.release_except(&id, keep);
         if keep.is_empty() {
             self.there.remove(&id);
         }
         if let Some(no_port) = refused {
-            self.failed(id, &no_port.into());
+            self.failed(id.clone(), &no_port.into());
         } else {
             self.again.remove(&id);
             self.failures.remove(&id);
             self.refused.remove(&id);
         }
-        if released {
+        self.release(&id, keep);
+    }
+
+    /// All listen ports of `id` but those for `keep` are free, and who waits for one is tried again.
+    fn release(&mut self, id: &ServiceId, keep: &[u16]) {
+        if self.allocator.release_except(id, keep) {
             let soon = (Instant::now() + FIRST_WAIT, FIRST_WAIT);
             self.again.extend(self.refused.iter().map(|id| (id.clone(), soon)));
         }

@@ -2,6 +2,8 @@
 
 use super::*;
 
+const PAY: &str = "/api/v1/namespaces/weft-system/services/pay-weft-shop";
+
 /// Sixteen, the fewest that a MeshConfig may allow.
 fn sixteen() -> Value {
     json!({"proxy": {"listenPorts": {"from": 10000, "to": 10015}}})
@@ -45,6 +47,24 @@ async fn a_service_whose_ports_all_change_gets_its_own_old_listen_ports_when_the
     api.put(CART, a_service("10.96.0.20", &after));
     until("all others", &api, || (ports_of(&api)? == (180..196).collect::<Vec<_>>()).then_some(())).await;
     until("not Degraded", &api, || degraded(&api).is_none().then_some(())).await;
+}
+
+/// Its shadow cannot be made, since somebody has a Service of that name: it must not keep listen ports from others for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_shadow_gives_back_what_it_no_longer_wants() {
+    let (api, client) = cluster().await;
+    api.put(SHADOW, a_service("10.96.0.99", &[80]));
+    api.put(CART, a_service("10.96.0.20", &(80..96).collect::<Vec<_>>()));
+    api.put(MESH, a_mesh(&sixteen()));
+    let operator = operator(client);
+    let message = until("Degraded", &api, || degraded(&api)).await;
+    assert!(message.contains("cart-weft-shop is there already"), "{message}");
+    api.put("/api/v1/namespaces/shop/services/pay", a_service("10.96.0.21", &[80]));
+    until("another word", &api, || (degraded(&api)? != message).then_some(())).await;
+    two_more_looks(&api, &operator).await;
+    assert_eq!(api.get(PAY), None, "there is no listen port for it");
+    api.put(CART, a_service("10.96.0.20", &[80]));
+    until("the other's shadow", &api, || api.get(PAY)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
