@@ -257,7 +257,7 @@ impl<'a> Worker<'a> {
                 continue;
             }
             match self.decide(&id, removing).await {
-                Ok(Decided { step: Step::Nothing, keep, refused }) => self.settle(id, &keep, refused),
+                Ok(Decided { step: Step::Nothing, keep, refused }) => self.settle(&id, &keep, refused),
                 Ok(decided) => writes.push(write(ctx, id, decided)),
                 Err(error) => self.failed(id, &error),
             }
@@ -303,7 +303,7 @@ impl<'a> Worker<'a> {
                 let made = (!written.keep.is_empty()).then(|| written.id.clone());
                 self.there.extend(made.clone());
                 let unheard = made.filter(|id| self.ctx.index.shadow(id).is_none());
-                self.settle(written.id, &written.keep, written.refused);
+                self.settle(&written.id, &written.keep, written.refused);
                 if let Some(id) = unheard {
                     self.again.entry(id.clone()).or_insert((Instant::now() + UNHEARD, UNHEARD));
                     self.unheard.insert(id);
@@ -321,18 +321,18 @@ impl<'a> Worker<'a> {
     }
 
     /// What there was to do for a Service is done. Only then are the ports free that it no longer has.
-    fn settle(&mut self, id: ServiceId, keep: &[u16], refused: Option<NoPort>) {
+    fn settle(&mut self, id: &ServiceId, keep: &[u16], refused: Option<NoPort>) {
         if keep.is_empty() {
-            self.there.remove(&id);
+            self.there.remove(id);
         }
         if let Some(no_port) = refused {
             self.failed(id.clone(), &no_port.into());
         } else {
-            self.again.remove(&id);
-            self.failures.remove(&id);
-            self.refused.remove(&id);
+            self.again.remove(id);
+            self.failures.remove(id);
+            self.refused.remove(id);
         }
-        self.release(&id, keep);
+        self.release(id, keep);
     }
 
     /// All listen ports of `id` but those for `keep` are free, and who waits for one is tried again.
