@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use crate::Result;
 use crate::cluster::Cluster;
+use crate::exec::PodRef;
+use crate::traffic::Queries;
 use crate::wait::{self, Seen, seconds};
 use crate::workloads::is_ready;
 
@@ -21,6 +23,16 @@ const COREDNS: &str = "localhost/coredns:local";
 /// The Corefile, byte for byte.
 pub async fn corefile(cluster: &Cluster) -> Result<String> {
     value(cluster, "coredns", "Corefile").await?.ok_or_else(|| "the ConfigMap coredns has no Corefile".into())
+}
+
+/// Waits until `name` does not exist, asked by `client`: CoreDNS notices a change on its own time.
+pub async fn is_gone(cluster: &Cluster, client: &PodRef, name: &str) -> Result {
+    wait::until(&format!("{name} is gone from DNS"), seconds(60), async || {
+        let asked = Queries::start(cluster, client, 20, &[&format!("{name}=NXDOMAIN")]).await?;
+        let report = asked.stop().await?;
+        Ok(Seen::when(report.sent > 0 && report.failed == 0, (), || format!("{report:?}")))
+    })
+    .await
 }
 
 /// What is under a key of a `ConfigMap`, if anything is.

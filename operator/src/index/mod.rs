@@ -202,6 +202,11 @@ impl Index {
         meshed.map(|service| service.id.clone()).collect()
     }
 
+    /// The Service in the mesh whose shadow has this name, or is to have it.
+    pub fn meshed_by_shadow(&self, shadow: &str) -> Option<ServiceId> {
+        self.all_meshed().into_iter().find(|id| ShadowName::of(id).as_str() == shadow)
+    }
+
     /// How many Services are in the mesh.
     pub fn count_meshed(&self) -> usize {
         let state = self.lock();

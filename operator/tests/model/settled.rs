@@ -9,8 +9,10 @@ use weft_operator::names::ShadowName;
 
 use crate::law::{outside, ports, show, stands_for};
 use crate::simulated::paths::{CA_SECRET, DAEMONSET, Key, OURS, Target, key, service};
-use crate::users::ADDED_VARIABLE;
 use crate::world::World;
+
+/// What the environment of the proxies has, and nothing else.
+const ENVIRONMENT: [&str; 3] = ["NODE_NAME", "POD_NAME", "WEFT_OFFERED_SECONDS"];
 
 impl World {
     /// `Err`: what is not yet as it should be in the end.
@@ -144,10 +146,9 @@ impl World {
         if pod["containers"][0]["image"] != image || pod["serviceAccountName"] != "weft-proxy" {
             return Err("the DaemonSet is not as it should be".to_owned());
         }
-        let env = pod["containers"][0]["env"].as_array();
-        let added = env.is_none_or(|env| env.iter().any(|variable| variable["name"] == ADDED_VARIABLE));
-        if count(&pod["containers"]) != 1 || added {
-            return Err("the DaemonSet's pods have what somebody has added".to_owned());
+        let env = pod["containers"][0]["env"].as_array().into_iter().flatten();
+        if count(&pod["containers"]) != 1 || !env.map(|variable| &variable["name"]).eq(&ENVIRONMENT) {
+            return Err("the DaemonSet's pods are not as they are made".to_owned());
         }
         let secret = self.store.get(&key(CA_SECRET)).map(|secret| secret["data"]["ca.crt"].clone());
         if secret.is_none_or(|secret| !secret.is_string()) {

@@ -28,9 +28,6 @@ const PORTS: [u16; 4] = [80, 81, 443, 8080];
 /// Few enough to be used again soon: as many as all of the Services can need, more, and (the last) fewer.
 const RANGES: [(u16, u16); 4] = [(10_000, 10_011), (10_000, 10_015), (10_004, 10_017), (10_006, 10_010)];
 
-/// What somebody adds to the environment of the proxies.
-pub(crate) const ADDED_VARIABLE: &str = "DEBUG";
-
 /// Another MeshConfig in our namespace.
 const SECOND: &str = "/apis/weft.mesh/v1alpha1/namespaces/weft-system/meshconfigs/second";
 /// One where it does not belong.
@@ -229,7 +226,7 @@ impl World {
                 .edit(&key(DAEMONSET), |object| object["metadata"]["labels"] = json!({"mine": "yes"})),
             5 => self.store.edit(&key(DAEMONSET), |object| {
                 let env = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut();
-                env.unwrap().push(json!({"name": ADDED_VARIABLE, "value": "1"}));
+                env.unwrap().push(json!({"name": "DEBUG", "value": "1"}));
             }),
             6 => self.store.edit(&key(DAEMONSET), |object| {
                 let containers = object["spec"]["template"]["spec"]["containers"].as_array_mut();

@@ -13,6 +13,7 @@ fn whatever_breaks_the_mesh_is_as_it_should_be_again_and_traffic_flows() {
         let options = Options { seed: number_of("SEED", 1)?, lasts: seconds_of("CHAOS_SECONDS", 50)? };
         let outcome = campaign::run(&stage, &embedded, options).await?;
         eprintln!("{}", outcome.table());
+        assert!(outcome.steps.len() >= 6, "every process has its turn: {:#?}", outcome.steps);
         assert!(outcome.wrong().is_empty(), "seed {}: {:#?}", options.seed, outcome.wrong());
         invariants::is_seen_again(&stage, seconds(15)).await?;
         stage.strike().await

@@ -53,17 +53,6 @@ pub(crate) async fn as_it_was(cluster: &Cluster) -> Result {
     mesh::ready(cluster, seconds(90)).await
 }
 
-/// Waits until a name does not exist, asked by a client of the stage.
-async fn is_gone(stage: &Stage, name: &str) -> Result {
-    wait::until(&format!("{name} is gone from DNS"), seconds(60), async || {
-        let asked =
-            Queries::start(&stage.cluster, stage.client(), 20, &[&format!("{name}=NXDOMAIN")]).await?;
-        let report = asked.stop().await?;
-        Ok(Seen::when(report.sent > 0 && report.failed == 0, (), || format!("{report:?}")))
-    })
-    .await
-}
-
 #[test]
 fn where_coredns_imports_a_users_servers_the_lines_stand_there_and_the_corefile_is_not_touched() {
     cluster::test(|cluster| async move {
@@ -71,7 +60,7 @@ fn where_coredns_imports_a_users_servers_the_lines_stand_there_and_the_corefile_
         stage.reaches("web", "web").await?;
         let pods = dns::pods(&cluster).await?;
         mesh::delete_meshconfig(&cluster).await?;
-        is_gone(&stage, &stage.host("web")).await?;
+        dns::is_gone(&cluster, stage.client(), &stage.host("web")).await?;
         let before = dns::corefile(&cluster).await?;
         let importing = format!("{before}{IMPORT}");
         let body = async {
@@ -91,7 +80,7 @@ fn where_coredns_imports_a_users_servers_the_lines_stand_there_and_the_corefile_
                 None,
                 "it was made for us, and goes with us"
             );
-            is_gone(&stage, &stage.host("web")).await?;
+            dns::is_gone(&cluster, stage.client(), &stage.host("web")).await?;
             assert_eq!(dns::corefile(&cluster).await?, importing);
             assert_eq!(dns::pods(&cluster).await?, pods, "CoreDNS was restarted");
             Ok(())
@@ -215,7 +204,7 @@ fn dns_that_is_left_alone_works_with_the_lines_that_the_status_shows() {
             let bare = dns::corefile(&cluster).await?;
             assert!(!bare.contains("weft.mesh"), "{bare}");
             mesh::ready(&cluster, seconds(30)).await?;
-            is_gone(&stage, &stage.host("web")).await?;
+            dns::is_gone(&cluster, stage.client(), &stage.host("web")).await?;
 
             let (_, lines) =
                 message.split_once(":\n").ok_or_else(|| format!("no lines are shown: {message}"))?;

@@ -6,7 +6,7 @@ use weft_tests::cluster::{self, Cluster};
 use weft_tests::exec::PodRef;
 use weft_tests::node::Embedded;
 use weft_tests::traffic::{DnsReport, Queries, reaches};
-use weft_tests::wait::{self, Seen, seconds};
+use weft_tests::wait::seconds;
 use weft_tests::workloads::{self, Server};
 use weft_tests::{Result, dns, mesh};
 
@@ -63,13 +63,8 @@ async fn live(cluster: &Cluster, clients: &[PodRef]) -> Result<Vec<DnsReport>> {
     reaches(cluster, &clients[1], &format!("http://web.{NS}.traefik.mesh/"), "web", seconds(30)).await?;
     // The hook of the uninstallation deletes the MeshConfig.
     mesh::helm_uninstall().await?;
-    // CoreDNS notices on its own time; the queries go on until it must have.
-    wait::until("the mesh's names are gone from DNS", seconds(60), async || {
-        let name = format!("web.{NS}.weft.mesh=NXDOMAIN");
-        let report = Queries::start(cluster, &clients[0], 20, &[&name]).await?.stop().await?;
-        Ok(Seen::when(report.sent > 0 && report.failed == 0, (), || format!("{report:?}")))
-    })
-    .await?;
+    // The queries go on until CoreDNS must have noticed.
+    dns::is_gone(cluster, &clients[0], &format!("web.{NS}.weft.mesh")).await?;
     let mut reports = Vec::new();
     for asked in queries {
         reports.push(asked.stop().await?);

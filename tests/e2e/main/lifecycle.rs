@@ -68,14 +68,8 @@ async fn live(cluster: &Cluster) -> Result<Life> {
     let load = Load::start(cluster, &clients[0], &url, "whoami", 100, Mode::KeepAlive).await?;
     load.stop_without_failures(100).await?;
     mesh::delete_meshconfig(cluster).await?;
-    // CoreDNS notices on its own time; the queries go on until it must have.
-    wait::until("the mesh's names are gone from DNS", seconds(60), async || {
-        let asked =
-            Queries::start(cluster, &clients[0], 20, &[&format!("whoami.{NS}.weft.mesh=NXDOMAIN")]).await?;
-        let report = asked.stop().await?;
-        Ok(Seen::when(report.sent > 0 && report.failed == 0, (), || format!("{report:?}")))
-    })
-    .await?;
+    // The queries go on until CoreDNS must have noticed.
+    dns::is_gone(cluster, &clients[0], &format!("whoami.{NS}.weft.mesh")).await?;
     // And once more with the MeshConfig still there: the hook of the uninstallation must take it out.
     mesh::apply_meshconfig(cluster, &mesh::meshconfig()).await?;
     mesh::ready(cluster, seconds(60)).await?;

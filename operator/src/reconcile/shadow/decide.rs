@@ -95,7 +95,7 @@ impl Worker<'_> {
         let namespace = &*self.ctx.namespace;
         let itself = self.is_itself(id);
         let name = if itself { id.name.to_string() } else { ShadowName::of(id).as_str().to_owned() };
-        if itself && !removing && self.is_to_come_back(&name) {
+        if itself && !removing && self.ctx.index.meshed_by_shadow(&name).is_some() {
             return Ok(Step::Nothing);
         }
         let live = self.ctx.writer.look::<Service>(namespace, &name).await?;
@@ -106,11 +106,6 @@ impl Worker<'_> {
     /// Whether `id` is no Service in the mesh, since none of our own namespace is, but what somebody has made of a shadow.
     fn is_itself(&self, id: &ServiceId) -> bool {
         *id.namespace == *self.ctx.namespace
-    }
-
-    /// Whether a Service in the mesh is to have its shadow under this name.
-    fn is_to_come_back(&self, name: &str) -> bool {
-        self.ctx.index.all_meshed().iter().any(|service| ShadowName::of(service).as_str() == name)
     }
 
     /// The shadow of `id` as the API server has it.
@@ -130,8 +125,8 @@ impl Worker<'_> {
         }
         let (strays, shadow) = (index.strays(), ShadowName::of(id));
         let stray = strays.get(shadow.as_str()).or_else(|| {
-            let stray = strays.get(&id.name).filter(|_| *id.namespace == *self.ctx.namespace)?;
-            (removing || !self.is_to_come_back(&id.name)).then_some(stray)
+            let stray = strays.get(&id.name).filter(|_| self.is_itself(id))?;
+            (removing || index.meshed_by_shadow(&id.name).is_none()).then_some(stray)
         });
         let stray =
             stray.and_then(|name| index.service(&ServiceId::new(&*self.ctx.namespace, Arc::clone(name))));

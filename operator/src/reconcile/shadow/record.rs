@@ -10,7 +10,6 @@ use crate::context::Context;
 use crate::index::ProxyPod;
 use crate::index::facts::{ShadowFacts, created, is_remnant, listen_ports};
 use crate::listed::{self, each};
-use crate::names::ShadowName;
 use crate::ports::Record;
 
 /// The listen ports in use, oldest shadow first. Whatever somebody has made of a shadow's labels it has its ports, and must go one day:
@@ -28,12 +27,8 @@ pub(super) async fn record(ctx: &Context) -> kube::Result<Vec<Record>> {
     };
     let mut shadows = each(ctx, ListParams::default(), ours).await?;
     shadows.sort_by(|a, b| (a.created, &a.service, &a.name).cmp(&(b.created, &b.service, &b.name)));
-    let of_that_name = |name: &str| {
-        let mut meshed = ctx.index.all_meshed().into_iter();
-        meshed.find(|id| ShadowName::of(id).as_str() == name)
-    };
     let record = shadows.into_iter().map(|shadow| {
-        let service = shadow.service.or_else(|| of_that_name(&shadow.name));
+        let service = shadow.service.or_else(|| ctx.index.meshed_by_shadow(&shadow.name));
         let service = service.unwrap_or_else(|| ServiceId::new(namespace, shadow.name.as_str()));
         Record { service, ports: shadow.ports }
     });
