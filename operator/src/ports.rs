@@ -128,6 +128,18 @@ impl Allocator {
         Ok(listen_port)
     }
 
+    /// Makes `listen_port`, in doubt when `question` was put and since, that of `port` of `service`, which has none: whoever
+    /// holds it holds it for just that. Whether it was in doubt.
+    pub fn reclaim(&mut self, question: &Question, service: &ServiceId, port: u16, listen_port: u16) -> bool {
+        let release = self.doubtful.get(&listen_port);
+        if release.is_none() || release != question.0.get(&listen_port) {
+            return false;
+        }
+        self.doubtful.remove(&listen_port);
+        self.own((service.clone(), port), listen_port);
+        true
+    }
+
     /// The listen port that `port` of `service` has outside of the range, from when that was another.
     pub fn outside(&self, service: &ServiceId, port: u16) -> Option<u16> {
         self.outside.get(&(service.clone(), port)).copied()
@@ -330,6 +342,26 @@ mod tests {
         assert_eq!(allocator.allocate(&service(4), 80), Ok(100));
         let exhausted = allocator.allocate(&service(5), 80).unwrap_err().to_string();
         assert!(exhausted.contains("ns/s5") && exhausted.contains("listenPorts"), "{exhausted}");
+    }
+
+    #[test]
+    fn what_is_in_doubt_can_be_had_back_and_what_somebody_has_cannot() {
+        let mut allocator = confirmed(100, 101, vec![]);
+        let before = allocator.question();
+        for i in [1, 2] {
+            allocator.allocate(&service(i), 80).unwrap();
+        }
+        assert!(!allocator.reclaim(&before, &service(3), 80, 100), "it is another's");
+        allocator.release_except(&service(1), &[]);
+        assert!(
+            !allocator.reclaim(&before, &service(3), 80, 100),
+            "it was not in doubt when they were asked"
+        );
+        let question = allocator.question();
+        assert!(allocator.reclaim(&question, &service(3), 80, 100));
+        assert_eq!(allocator.allocate(&service(3), 80), Ok(100));
+        assert!(!allocator.reclaim(&question, &service(4), 80, 100), "it is no longer in doubt");
+        assert_eq!((allocator.used(), allocator.free()), (2, 0));
     }
 
     #[test]

@@ -196,6 +196,21 @@ impl Publisher {
         false
     }
 
+    /// Whether who holds the configuration of this digest has of `key` what is in force now, although of others perhaps not.
+    pub fn is_as_now(&self, digest: &str, key: &ResourceKey) -> bool {
+        let Ok(digest) = u64::from_str_radix(digest, 16) else { return false };
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        for version in state.log.iter().rev() {
+            if version.digest == digest {
+                return true;
+            }
+            if version.changed.contains(key) {
+                return false;
+            }
+        }
+        false
+    }
+
     /// What was asked for one Service and could not be understood.
     pub fn problems_of(&self, service: &ServiceId) -> Vec<Problem> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
@@ -351,6 +366,22 @@ mod tests {
         assert!(digests.iter().all(|digest| recent(digest, 60)));
         assert!(recent(&digests[2], 0) && !recent(&digests[0], 0), "the first was replaced before that");
         assert!(!recent("0000000000000001", 60) && !recent("no digest", 60));
+    }
+
+    #[test]
+    fn who_is_behind_has_as_it_is_now_what_has_not_changed_since() {
+        let publisher = Publisher::default();
+        let publish = |i| {
+            publisher.publish(vec![(owner(i), entries(i, 1, u8::try_from(publisher.resources()).unwrap()))]);
+            publisher.digest()
+        };
+        let [first, second, third] = [1, 2, 3].map(publish);
+        let has = |digest: &str, i| {
+            publisher.is_as_now(digest, &ResourceKey::Endpoints(EndpointsId { service: service(i), port: 1 }))
+        };
+        assert!(has(&first, 1) && has(&second, 1) && has(&third, 3));
+        assert!(!has(&first, 2) && !has(&second, 3), "it has changed since");
+        assert!(!has("0000000000000001", 1) && !has("no digest", 1));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! time, never two for one Service, and a round ends when all of its writes have.
 
 mod affected;
+mod allocate;
 mod decide;
 mod desired;
 mod pace;
@@ -24,15 +25,15 @@ use tokio::time::Instant;
 use weft_config::ServiceId;
 use weft_crds::MeshConfig;
 
-use super::proxies;
 use crate::apply::WriteError;
 use crate::context::Context;
 use crate::index::changes::About;
 use crate::index::claims::is_kept;
 use crate::ports::{Allocator, NoPort, Record};
 use affected::affected;
+use allocate::Answers;
 use pace::Pace;
-use record::{holders, record};
+use record::record;
 use same_node::prefers_same_node;
 use step::{Decided, Step, Written, write};
 
@@ -152,8 +153,8 @@ struct Worker<'a> {
     /// neither.
     unheard: BTreeSet<ServiceId>,
     pace: Pace,
-    /// The proxies have been asked in this round what they hold: asking again would not tell more.
-    asked: bool,
+    /// What the proxies have said in this round that they hold: asking again would not tell more.
+    asked: Option<Answers>,
     /// Services to try again, when, and after which wait.
     again: BTreeMap<ServiceId, (Instant, Duration)>,
     failures: BTreeMap<ServiceId, String>,
@@ -194,7 +195,7 @@ impl<'a> Worker<'a> {
             behind,
             unheard: BTreeSet::new(),
             pace,
-            asked: false,
+            asked: None,
             again,
             failures,
             refused: BTreeSet::new(),
@@ -240,7 +241,7 @@ impl<'a> Worker<'a> {
         let ctx = self.ctx;
         let changed = || mesh.has_changed().unwrap_or(true);
         let mut writes = FuturesUnordered::new();
-        self.asked = false;
+        self.asked = None;
         for id in ids {
             while !self.pace.allows(writes.len())
                 && let Some(written) = writes.next().await
@@ -365,27 +366,6 @@ impl<'a> Worker<'a> {
             None => FIRST_WAIT,
         };
         self.again.insert(id, (now + wait, wait));
-    }
-
-    /// A listen port; when the free ones are in doubt the proxies are asked, once in a round.
-    async fn allocate(&mut self, service: &ServiceId, port: u16) -> Result<u16, NoPort> {
-        match self.allocator.allocate(service, port) {
-            Err(NoPort::InDoubt(..)) if !self.asked => {}
-            other => return other,
-        }
-        self.asked = true;
-        let question = self.allocator.question();
-        match holders(self.ctx).await {
-            Ok(holders) => {
-                let told = self.ctx.outside.ask_proxies(holders).await;
-                if let Some(held) = proxies::held_ports(&told) {
-                    self.allocator.confirm(&question, &held);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the pods of the proxies cannot be listed"),
-        }
-        self.pace.was_not_looked_at();
-        self.allocator.allocate(service, port)
     }
 }
 

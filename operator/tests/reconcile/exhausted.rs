@@ -1,5 +1,16 @@
 //! More ports than listen ports: what can be carried is, and what nobody needs any more is given to who waits for it.
 
+use std::net::SocketAddr;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use k8s_openapi::jiff::Timestamp;
+use weft_config::Resource;
+use weft_config::status::ProxyStatus;
+use weft_operator::dns::check::Answer;
+use weft_operator::index::ProxyPod;
+use weft_operator::reconcile::proxies::Told;
+
 use super::*;
 
 const PAY: &str = "/api/v1/namespaces/weft-system/services/pay-weft-shop";
@@ -65,6 +76,64 @@ async fn who_has_no_shadow_gives_back_what_it_no_longer_wants() {
     assert_eq!(api.get(PAY), None, "there is no listen port for it");
     api.put(CART, a_service("10.96.0.20", &[80]));
     until("the other's shadow", &api, || api.get(PAY)).await;
+}
+
+/// A proxy that holds what is published, and this port besides, where somebody is still connected.
+struct OneProxy {
+    publisher: Publisher,
+    leaving: u16,
+}
+
+impl Outside for OneProxy {
+    fn ask_dns<'a>(&'a self, server: SocketAddr, domain: &'a str) -> BoxFuture<'a, Answer> {
+        Network.ask_dns(server, domain).boxed()
+    }
+
+    fn own_dns(&self) -> Option<SocketAddr> {
+        Network.own_dns()
+    }
+
+    fn ask_proxies(&self, _: Vec<ProxyPod>) -> BoxFuture<'_, Vec<Told>> {
+        let mut status = ProxyStatus { digest: self.publisher.digest(), ..ProxyStatus::default() };
+        for entry in self.publisher.configuration() {
+            if let Resource::Service(service) = &*entry.resource {
+                status.listen_ports.extend(service.ports.iter().map(|port| port.listen_port));
+            }
+        }
+        status.listen_ports.push(self.leaving);
+        let pod = ProxyPod { node: "node1".into(), address: [10, 244, 1, 9].into(), ready: true };
+        ready(vec![(pod, Some(status))]).boxed()
+    }
+
+    fn time(&self) -> Timestamp {
+        Network.time()
+    }
+}
+
+/// Somebody gave an older shadow the listen port of another, which therefore did not have it by the record; nor could anybody else
+/// when the older one had given it back, since the proxies held it all the time, for that other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listen_port_that_another_shadow_had_claimed_is_its_owners_again() {
+    let (api, client) = cluster().await;
+    api.put(CART, a_service("10.96.0.20", &(80..95).collect::<Vec<_>>()));
+    api.put(MESH, a_mesh(&sixteen()));
+    let before = operator(client.clone());
+    until("fifteen ports", &api, || (ports_of(&api)?.len() == 15).then_some(())).await;
+    let service = "/api/v1/namespaces/shop/services/pay";
+    api.put(service, a_service("10.96.0.21", &[80]));
+    until("the sixteenth", &api, || api.get(PAY)).await;
+    drop(before);
+
+    api.edit(SHADOW, |shadow| shadow["spec"]["ports"][14]["targetPort"] = json!(10015));
+    api.put(CART, a_service("10.96.0.20", &(80..94).collect::<Vec<_>>()));
+    api.edit(service, |pay| pay["spec"]["ports"][0]["name"] = json!("renamed"));
+    let publisher = Publisher::default();
+    let _operator = operator_among(client, publisher.clone(), OneProxy { publisher, leaving: 10014 });
+    until("fourteen ports", &api, || (ports_of(&api)?.len() == 14).then_some(())).await;
+    let changed = || api.get(PAY).filter(|shadow| shadow["spec"]["ports"][0]["name"] == "renamed");
+    let shadow = until("its own change", &api, changed).await;
+    assert_eq!(target_ports(&shadow), [(80, 10015)]);
+    until("not Degraded", &api, || degraded(&api).is_none().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ use weft_operator::apply::{WriteError, Writer};
 use weft_operator::context::Context;
 use weft_operator::index::Index;
 use weft_operator::lease::Fence;
-use weft_operator::outside::Network;
+use weft_operator::outside::{Network, Outside};
 use weft_operator::publish::Publisher;
 use weft_operator::run::{self, Ended};
 use weft_operator::serve::metrics::Metrics;
@@ -62,14 +62,19 @@ impl Drop for Operator {
 }
 
 fn operator(client: kube::Client) -> Operator {
+    operator_among(client, Publisher::default(), Network)
+}
+
+/// One that asks `outside`.
+fn operator_among(client: kube::Client, publisher: Publisher, outside: impl Outside + 'static) -> Operator {
     let fence = Fence::default();
     let (stop, stopping) = watch::channel(false);
     let ctx = Context {
         writer: Writer::new(client.clone(), fence.clone()),
         client,
         index: Index::new("weft-system"),
-        publisher: Publisher::default(),
-        outside: Arc::new(Network),
+        publisher,
+        outside: Arc::new(outside),
         namespace: "weft-system".into(),
         pod: "me".into(),
         smi_metrics: false,
