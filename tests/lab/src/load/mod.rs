@@ -20,6 +20,9 @@ use crate::stop::Until;
 use clients::{Addresses, Client};
 use tally::Tally;
 
+/// How often who waits for an answer looks at the clock.
+const LOOK: Duration = Duration::from_millis(50);
+
 #[derive(clap::Args, Clone)]
 pub(crate) struct Args {
     /// `http://host[:port][/path]`
@@ -37,8 +40,9 @@ pub(crate) struct Args {
     /// The `app` that must have answered, or several of which one must.
     #[arg(long, value_delimiter = ',', required = true)]
     expect: Vec<String>,
-    /// Milliseconds an answer may take.
-    #[arg(long, default_value_t = 2000)]
+    /// Milliseconds an answer may take, as far as this process ran meanwhile. Who wants to know how long answers take looks at the
+    /// percentiles: given up is what does not come at all.
+    #[arg(long, default_value_t = 5000)]
     timeout: u64,
     #[command(flatten)]
     until: Until,
@@ -125,9 +129,11 @@ async fn drive(
         let (client, tally_of_one) = (Arc::clone(&client), Arc::clone(&tally));
         under_way.spawn(async move {
             let late = intended.elapsed();
-            let asked = tokio::time::timeout(patience, client.ask()).await;
-            let outcome =
-                asked.unwrap_or_else(|_| Err(format!("timeout: {} ms", patience.as_millis()).into()));
+            let outcome = tokio::select! {
+                biased;
+                outcome = client.ask() => outcome,
+                () = lost(patience) => Err(format!("timeout: {} ms", patience.as_millis()).into()),
+            };
             tally_of_one.count(intended - began, late, intended.elapsed(), &outcome);
         });
         while under_way.try_join_next().is_some() {}
@@ -140,6 +146,15 @@ async fn drive(
     tally
 }
 
+/// Waits for `patience` of the time in which this process runs. While the whole machine stands still nobody can answer, and what has
+/// come by the end of that is read before the next look at the clock.
+async fn lost(patience: Duration) {
+    let looks = patience.as_millis() / LOOK.as_millis();
+    for _ in 0..looks {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -149,15 +164,26 @@ mod tests {
 
     /// A server that answers `good` times on each connection, then closes it without an answer.
     async fn server(good: usize, answer: &'static str) -> u16 {
+        server_that_stands(good, answer, None).await
+    }
+
+    /// The same. Before its first answer all of this thread stands still for so long, and then it takes as long as each other one does.
+    async fn server_that_stands(good: usize, answer: &'static str, still: Option<Duration>) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        let first = Arc::new(std::sync::Once::new());
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
+                let first = Arc::clone(&first);
                 tokio::spawn(async move {
                     let mut buffer = [0; 1024];
                     for _ in 0..good {
                         if stream.read(&mut buffer).await.unwrap_or(0) == 0 {
                             return;
+                        }
+                        if let Some(still) = still {
+                            first.call_once(|| std::thread::sleep(still));
+                            tokio::time::sleep(Duration::from_millis(50)).await;
                         }
                         stream.write_all(answer.as_bytes()).await.unwrap();
                     }
@@ -200,6 +226,23 @@ mod tests {
         assert!(report["failed"].as_u64().unwrap() > 0, "{report}");
         let report = load(server(0, GOOD).await, None).await;
         assert_eq!(report["failed"], report["sent"], "{report}");
+    }
+
+    #[tokio::test]
+    async fn what_is_never_answered_is_a_failure() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let report = load(silent.local_addr().unwrap().port(), Some(1)).await;
+        assert_eq!(report["failed"], report["sent"], "{report}");
+        assert_eq!(report["failures"][0]["what"], "timeout: 300 ms");
+    }
+
+    #[tokio::test]
+    async fn a_time_in_which_nothing_runs_is_nobodys_failure() {
+        // Client and server are of one thread: what it sleeps here they do.
+        let still = Duration::from_millis(600);
+        let report = load(server_that_stands(usize::MAX, GOOD, Some(still)).await, Some(1)).await;
+        assert_eq!(report["failed"], 0, "{report}");
+        assert!(report["max_ms"].as_f64().unwrap() >= 600.0, "{report}");
     }
 
     #[tokio::test]
