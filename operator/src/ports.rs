@@ -128,15 +128,21 @@ impl Allocator {
         Ok(listen_port)
     }
 
-    /// Makes `listen_port`, in doubt when `question` was put and since, that of `port` of `service`, which has none: whoever
-    /// holds it holds it for just that. Whether it was in doubt.
-    pub fn reclaim(&mut self, question: &Question, service: &ServiceId, port: u16, listen_port: u16) -> bool {
+    /// Whether `listen_port` has been in doubt since `question` was put.
+    pub fn is_in_doubt(&self, question: &Question, listen_port: u16) -> bool {
         let release = self.doubtful.get(&listen_port);
-        if release.is_none() || release != question.0.get(&listen_port) {
+        release.is_some() && release == question.0.get(&listen_port)
+    }
+
+    /// Makes `listen_port`, in doubt since `question` was put, that of `port` of `service`, which has none: whoever holds it
+    /// holds it for just that. Otherwise nothing. Whether it did.
+    pub fn reclaim(&mut self, question: &Question, service: &ServiceId, port: u16, listen_port: u16) -> bool {
+        let owner = (service.clone(), port);
+        if self.by_owner.contains_key(&owner) || !self.is_in_doubt(question, listen_port) {
             return false;
         }
         self.doubtful.remove(&listen_port);
-        self.own((service.clone(), port), listen_port);
+        self.own(owner, listen_port);
         true
     }
 
@@ -223,6 +229,7 @@ mod tests {
     enum Step {
         Allocate(u8, u16),
         Release(u8),
+        Reclaim(u8, u16, u16),
         Confirm(Vec<u16>),
         Rebuild,
     }
@@ -231,6 +238,7 @@ mod tests {
         let step = prop_oneof![
             4 => (0..6u8, 80..83u16).prop_map(|(s, p)| Step::Allocate(s, p)),
             2 => (0..6u8).prop_map(Step::Release),
+            1 => (0..6u8, 80..83u16, 100..112u16).prop_map(|(s, p, l)| Step::Reclaim(s, p, l)),
             2 => prop::collection::vec(100..112u16, 0..4).prop_map(Step::Confirm),
             1 => Just(Step::Rebuild),
         ];
@@ -264,6 +272,15 @@ mod tests {
                             if owner.0 == service(s) { doubtful.insert(*listen); }
                             owner.0 != service(s)
                         });
+                    }
+                    Step::Reclaim(s, port, listen) => {
+                        let (owner, question) = ((service(s), port), allocator.question());
+                        let had = truth.contains_key(&owner);
+                        let reclaimed = allocator.reclaim(&question, &owner.0, port, listen);
+                        prop_assert_eq!(reclaimed, !had && doubtful.remove(&listen));
+                        if reclaimed {
+                            truth.insert(owner, listen);
+                        }
                     }
                     Step::Confirm(held) => {
                         let held: BTreeSet<_> = held.into_iter().collect();
@@ -361,7 +378,9 @@ mod tests {
         assert!(allocator.reclaim(&question, &service(3), 80, 100));
         assert_eq!(allocator.allocate(&service(3), 80), Ok(100));
         assert!(!allocator.reclaim(&question, &service(4), 80, 100), "it is no longer in doubt");
-        assert_eq!((allocator.used(), allocator.free()), (2, 0));
+        allocator.release_except(&service(2), &[]);
+        assert!(!allocator.reclaim(&allocator.question(), &service(3), 80, 101), "it has one");
+        assert_eq!((allocator.used(), allocator.free()), (1, 1));
     }
 
     #[test]

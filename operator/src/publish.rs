@@ -196,15 +196,18 @@ impl Publisher {
         false
     }
 
-    /// Whether who holds the configuration of this digest has of `key` what is in force now, although of others perhaps not.
-    pub fn is_as_now(&self, digest: &str, key: &ResourceKey) -> bool {
+    /// Whether `entry` is in force and who holds the configuration of this digest holds it, too, whatever else they hold.
+    pub fn is_held(&self, digest: &str, entry: &Entry) -> bool {
         let Ok(digest) = u64::from_str_radix(digest, 16) else { return false };
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let (key, state) = (entry.resource.key(), self.state.read().unwrap_or_else(PoisonError::into_inner));
+        if state.set.get(&key).is_none_or(|now| now.hash != entry.hash) {
+            return false;
+        }
         for version in state.log.iter().rev() {
             if version.digest == digest {
                 return true;
             }
-            if version.changed.contains(key) {
+            if version.changed.contains(&key) {
                 return false;
             }
         }
@@ -369,19 +372,21 @@ mod tests {
     }
 
     #[test]
-    fn who_is_behind_has_as_it_is_now_what_has_not_changed_since() {
+    fn who_is_behind_holds_what_has_not_changed_since() {
         let publisher = Publisher::default();
         let publish = |i| {
             publisher.publish(vec![(owner(i), entries(i, 1, u8::try_from(publisher.resources()).unwrap()))]);
             publisher.digest()
         };
         let [first, second, third] = [1, 2, 3].map(publish);
-        let has = |digest: &str, i| {
-            publisher.is_as_now(digest, &ResourceKey::Endpoints(EndpointsId { service: service(i), port: 1 }))
-        };
-        assert!(has(&first, 1) && has(&second, 1) && has(&third, 3));
-        assert!(!has(&first, 2) && !has(&second, 3), "it has changed since");
-        assert!(!has("0000000000000001", 1) && !has("no digest", 1));
+        let entry = |i| publisher.resources_of(&owner(i)).remove(0);
+        let held = |digest: &str, i| publisher.is_held(digest, &entry(i));
+        assert!(held(&first, 1) && held(&second, 1) && held(&third, 3));
+        assert!(!held(&first, 2) && !held(&second, 3), "it has changed since");
+        assert!(!held("0000000000000001", 1) && !held("no digest", 1));
+        let before = entry(1);
+        let fourth = publish(1);
+        assert!(held(&fourth, 1) && !publisher.is_held(&first, &before), "it is no longer in force");
     }
 
     #[tokio::test]

@@ -149,9 +149,8 @@ struct Worker<'a> {
     there: BTreeSet<ServiceId>,
     /// Services of whose shadows the record has something else than the index.
     behind: BTreeSet<ServiceId>,
-    /// Services whose shadows were made, of which the index has not heard yet. Should one go before it does, it would hear of
-    /// neither.
-    unheard: BTreeSet<ServiceId>,
+    /// Services whose shadows were written, or may have been, and with which ports, when the index had not heard of it.
+    unheard: BTreeMap<ServiceId, Vec<(u16, u16)>>,
     pace: Pace,
     /// What the proxies have said in this round that they hold: asking again would not tell more.
     asked: Option<Answers>,
@@ -193,7 +192,7 @@ impl<'a> Worker<'a> {
             allocator,
             there,
             behind,
-            unheard: BTreeSet::new(),
+            unheard: BTreeMap::new(),
             pace,
             asked: None,
             again,
@@ -301,23 +300,35 @@ impl<'a> Worker<'a> {
         self.pace.ended(written.began, overload);
         match written.done {
             Ok(()) => {
-                let made = (!written.keep.is_empty()).then(|| written.id.clone());
-                self.there.extend(made.clone());
-                let unheard = made.filter(|id| self.ctx.index.shadow(id).is_none());
                 self.settle(&written.id, &written.keep, written.refused);
-                if let Some(id) = unheard {
-                    self.again.entry(id.clone()).or_insert((Instant::now() + UNHEARD, UNHEARD));
-                    self.unheard.insert(id);
+                if !written.ports.is_empty() {
+                    self.there.insert(written.id.clone());
+                    self.is_written(written.id, written.ports);
                 }
             }
             Err(error) => {
-                // It may have happened all the same, so its ports stay its own until it is tried again. Where somebody else has its
-                // name nothing has those that it no longer wants.
+                // It may have happened all the same, so its ports stay its own until it is tried again, and that begins with a look.
+                // Where somebody else has its name nothing has those that it no longer wants.
                 if matches!(error, ShadowError::Write(WriteError::Foreign(_))) {
                     self.release(&written.id, &written.keep);
                 }
-                self.failed(written.id, &error);
+                self.failed(written.id.clone(), &error);
+                if !written.ports.is_empty() {
+                    self.unheard.insert(written.id, written.ports);
+                }
             }
+        }
+    }
+
+    /// The shadow of `id` was written with these ports.
+    fn is_written(&mut self, id: ServiceId, ports: Vec<(u16, u16)>) {
+        let told = self.ctx.index.shadow(&id);
+        if told.is_none() {
+            // Should it go before the index hears of it, it would hear of neither.
+            self.again.entry(id.clone()).or_insert((Instant::now() + UNHEARD, UNHEARD));
+        }
+        if told.is_none_or(|told| told.ports != ports) {
+            self.unheard.insert(id, ports);
         }
     }
 

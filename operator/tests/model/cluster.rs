@@ -2,45 +2,18 @@
 //! EndpointSlice, DNS pods read the Corefile when they get to it. A proxy takes its configuration from one replica, whichever it
 //! got, late; ports that go from it may be held on for a while by connections that are still open.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use weft_config::status::ProxyStatus;
-use weft_config::{Resource, ResourceSet, ServiceId};
 use weft_operator::dns::check::Answer as DnsAnswer;
 
-use crate::simulated::paths::{COREDNS, DAEMONSET, Key, OURS, key, service, slice};
+use crate::proxy::Proxy;
+use crate::simulated::paths::{COREDNS, DAEMONSET, OURS, key, service, slice};
 use crate::world::{Process, Stimulus, World};
 
 /// The collection of pods.
 const PODS: &str = "/api/v1 pods";
-
-/// A port of a Service.
-pub(crate) type Owner = (ServiceId, u16);
-
-/// A proxy pod.
-pub(crate) struct Proxy {
-    pub(crate) node: usize,
-    pub(crate) address: String,
-    pod: Key,
-    /// The hash of the template it was made from.
-    pub(crate) template: String,
-    /// Not deleted.
-    pub(crate) up: bool,
-    connected: Option<Process>,
-    /// Of the configuration of the replica it is connected to.
-    version: u64,
-    pub(crate) held: ResourceSet,
-    /// What arrives on each port is for whom.
-    pub(crate) listens: BTreeMap<u16, Owner>,
-    /// Ports that are closed, with connections for whom that have not left.
-    pub(crate) leaving: BTreeMap<u16, Owner>,
-    /// Ports that it took from a replica that was behind, when they were no longer his for whom it holds them.
-    pub(crate) stale: BTreeSet<u16>,
-    scheduled: bool,
-    /// Since when it has a configuration.
-    ready_since: Option<u64>,
-}
 
 /// A DNS pod.
 pub(crate) struct DnsPod {
@@ -163,21 +136,8 @@ impl World {
             "status": {"phase": "Running", "podIP": address, "conditions": [{"type": "Ready", "status": "False"}]}});
         let pod = (PODS.to_owned(), OURS.to_owned(), format!("weft-proxy-{number}"));
         self.store.put(&pod, object);
-        self.proxies.push(Proxy {
-            node,
-            address,
-            pod,
-            template: labels["weft.mesh/template"].as_str().unwrap_or_default().to_owned(),
-            up: true,
-            connected: None,
-            version: 0,
-            held: ResourceSet::default(),
-            listens: BTreeMap::new(),
-            leaving: BTreeMap::new(),
-            stale: BTreeSet::new(),
-            scheduled: false,
-            ready_since: None,
-        });
+        let template = labels["weft.mesh/template"].as_str().unwrap_or_default().to_owned();
+        self.proxies.push(Proxy::new(node, address, pod, template));
         self.endpoints_soon();
     }
 
@@ -268,12 +228,15 @@ impl World {
         let Some(process) = connected.or_else(|| self.any_replica(proxy)) else { return };
         let state = &mut self.proxies[proxy];
         let publisher = &self.replicas[process].publisher;
+        if fresh {
+            state.refused.clear();
+        }
         let news = if fresh { None } else { publisher.since(state.version) };
         let change = news.unwrap_or_else(|| {
             publisher.difference(&state.held.hashes().map(|(key, hash)| (key.clone(), hash)).collect())
         });
-        state.held.apply(&change.update);
-        let drift = state.held.digest() != change.digest;
+        state.take(&change.update);
+        let drift = state.refused.is_empty() && state.held.digest() != change.digest;
         (state.connected, state.version) = (Some(process), change.version);
         let first = state.ready_since.is_none();
         if drift {
@@ -308,14 +271,7 @@ impl World {
 
     fn set_listeners(&mut self, index: usize) {
         let proxy = &mut self.proxies[index];
-        let mut listens = BTreeMap::new();
-        for entry in proxy.held.iter() {
-            if let Resource::Service(service) = &*entry.resource {
-                for port in &service.ports {
-                    listens.entry(port.listen_port).or_insert((service.id.clone(), port.port));
-                }
-            }
-        }
+        let listens = proxy.means();
         let before = std::mem::replace(&mut proxy.listens, listens);
         let taken = proxy.listens.iter().filter(|(port, owner)| before.get(port) != Some(owner));
         let taken: Vec<_> = taken.map(|(port, owner)| (*port, owner.clone())).collect();

@@ -8,7 +8,7 @@ use weft_operator::apply::FIELD_MANAGER;
 use weft_operator::index::facts::{NAME_LABEL, NAMESPACE_LABEL, SHADOW_LABEL};
 
 use crate::api::Sent;
-use crate::cluster::Owner;
+use crate::proxy::Owner;
 use crate::simulated::paths::{CA_MAP, CA_SECRET, DAEMONSET, Key, OURS, Target, key};
 use crate::simulated::store::{Change, Happened};
 use crate::world::{Process, World};

@@ -17,6 +17,7 @@ mod api;
 mod cluster;
 mod dice;
 mod law;
+mod proxy;
 mod replica;
 mod schedule;
 mod settled;

@@ -13,9 +13,10 @@ use weft_operator::lease::Fence;
 use weft_operator::publish::Publisher;
 
 use crate::api::{Pending, Watch};
-use crate::cluster::{DnsPod, Proxy};
+use crate::cluster::DnsPod;
 use crate::dice::{Dice, hash_of};
 use crate::law::Law;
+use crate::proxy::Proxy;
 use crate::simulated::paths::{COREDNS, DAEMONSET, OURS, key, service};
 use crate::simulated::store::{Change, Store};
 use crate::weather::Weather;

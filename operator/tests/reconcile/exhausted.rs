@@ -78,9 +78,11 @@ async fn who_has_no_shadow_gives_back_what_it_no_longer_wants() {
     until("the other's shadow", &api, || api.get(PAY)).await;
 }
 
-/// A proxy that holds what is published, and this port besides, where somebody is still connected.
+/// A proxy that holds the ports that are published, and this one besides, where somebody is still connected.
 struct OneProxy {
     publisher: Publisher,
+    /// It says that it holds them by a configuration that this publisher does not know.
+    behind: bool,
     leaving: u16,
 }
 
@@ -94,7 +96,8 @@ impl Outside for OneProxy {
     }
 
     fn ask_proxies(&self, _: Vec<ProxyPod>) -> BoxFuture<'_, Vec<Told>> {
-        let mut status = ProxyStatus { digest: self.publisher.digest(), ..ProxyStatus::default() };
+        let digest = if self.behind { "00ff".to_owned() } else { self.publisher.digest() };
+        let mut status = ProxyStatus { digest, ..ProxyStatus::default() };
         for entry in self.publisher.configuration() {
             if let Resource::Service(service) = &*entry.resource {
                 status.listen_ports.extend(service.ports.iter().map(|port| port.listen_port));
@@ -110,10 +113,10 @@ impl Outside for OneProxy {
     }
 }
 
-/// Somebody gave an older shadow the listen port of another, which therefore did not have it by the record; nor could anybody else
-/// when the older one had given it back, since the proxies held it all the time, for that other.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listen_port_that_another_shadow_had_claimed_is_its_owners_again() {
+/// Somebody gives an older shadow the listen port of another, which therefore does not have it by the record, while there is no
+/// leader. The older one gives it back when there is one, and the proxy holds it all the time. In the end the other one's Service
+/// has been changed.
+async fn a_claimed_listen_port(proxy: impl FnOnce(Publisher) -> OneProxy) -> (ApiServer, Operator) {
     let (api, client) = cluster().await;
     api.put(CART, a_service("10.96.0.20", &(80..95).collect::<Vec<_>>()));
     api.put(MESH, a_mesh(&sixteen()));
@@ -128,12 +131,28 @@ async fn a_listen_port_that_another_shadow_had_claimed_is_its_owners_again() {
     api.put(CART, a_service("10.96.0.20", &(80..94).collect::<Vec<_>>()));
     api.edit(service, |pay| pay["spec"]["ports"][0]["name"] = json!("renamed"));
     let publisher = Publisher::default();
-    let _operator = operator_among(client, publisher.clone(), OneProxy { publisher, leaving: 10014 });
+    let after = operator_among(client, publisher.clone(), proxy(publisher));
     until("fourteen ports", &api, || (ports_of(&api)?.len() == 14).then_some(())).await;
+    (api, after)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listen_port_that_another_shadow_had_claimed_is_its_owners_again() {
+    let proxy = |publisher| OneProxy { publisher, behind: false, leaving: 10014 };
+    let (api, _operator) = a_claimed_listen_port(proxy).await;
     let changed = || api.get(PAY).filter(|shadow| shadow["spec"]["ports"][0]["name"] == "renamed");
     let shadow = until("its own change", &api, changed).await;
     assert_eq!(target_ports(&shadow), [(80, 10015)]);
     until("not Degraded", &api, || degraded(&api).is_none().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listen_port_that_may_be_held_for_another_is_not_given_back() {
+    let proxy = |publisher| OneProxy { publisher, behind: true, leaving: 10014 };
+    let (api, operator) = a_claimed_listen_port(proxy).await;
+    until("Degraded", &api, || degraded(&api)?.contains("shop/pay port 80 waits").then_some(())).await;
+    two_more_looks(&api, &operator).await;
+    assert_ne!(api.get(PAY).unwrap()["spec"]["ports"][0]["name"], "renamed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

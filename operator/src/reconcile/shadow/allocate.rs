@@ -1,7 +1,7 @@
 //! A listen port for a port of a Service: the one it has, a new one, or the one its shadow says when nobody else can have it. Whose
 //! it is then is for [`crate::ports`] to keep.
 
-use weft_config::{Resource, ResourceKey, ServiceId};
+use weft_config::{Resource, ServiceId};
 
 use super::Worker;
 use super::record::holders;
@@ -47,25 +47,30 @@ impl Worker<'_> {
         Answers { question, told }
     }
 
-    /// The listen port that the shadow of `service` says, when it is in doubt only since the proxies hold it, for just that port. The
-    /// record had it as another's, whose shadow somebody had given the same: that one has given it back.
+    /// The listen port that the shadow of `service` says, when it is in doubt only because proxies hold it, for just that port. It had
+    /// given it back a moment ago, or the record had it as another's, whose shadow somebody had given the same, and that one has given
+    /// it back.
     fn reclaim(&mut self, service: &ServiceId, port: u16) -> Option<u16> {
         let Answers { question, told } = self.asked.as_ref()?;
         let shadow = self.ctx.index.shadow(service)?;
         let (_, listen_port) = *shadow.ports.iter().find(|(one, _)| *one == port)?;
-        let (publisher, key) = (&self.ctx.publisher, ResourceKey::Service(service.clone()));
-        let carries = publisher.resources_of(&Owner::Service(service.clone())).iter().any(|entry| {
-            let Resource::Service(service) = &*entry.resource else { return false };
-            service.ports.iter().any(|one| (one.port, one.listen_port) == (port, listen_port))
-        });
-        // A proxy has a listen port for one Service, and refuses a second.
+        if !self.allocator.is_in_doubt(question, listen_port) {
+            return None;
+        }
+        let publisher = &self.ctx.publisher;
+        let carried = publisher.resources_of(&Owner::Service(service.clone())).into_iter().find(|entry| {
+            let Resource::Service(carried) = &*entry.resource else { return false };
+            carried.ports.iter().any(|one| (one.port, one.listen_port) == (port, listen_port))
+        })?;
+        // A proxy has a listen port for one Service, and refuses a second that wants it.
         let not_for_another = |(_, status): &Told| {
             let status = status.as_ref();
             status.is_some_and(|status| {
-                !status.listen_ports.contains(&listen_port) || publisher.is_as_now(&status.digest, &key)
+                !status.listen_ports.contains(&listen_port) || publisher.is_held(&status.digest, &carried)
             })
         };
-        let safe = carries && told.as_ref()?.iter().all(not_for_another);
-        (safe && self.allocator.reclaim(question, service, port, listen_port)).then_some(listen_port)
+        let none_for_another = told.as_ref()?.iter().all(not_for_another);
+        (none_for_another && self.allocator.reclaim(question, service, port, listen_port))
+            .then_some(listen_port)
     }
 }

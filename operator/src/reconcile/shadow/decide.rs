@@ -15,14 +15,16 @@ use crate::names::ShadowName;
 use crate::ports::NoPort;
 
 impl Worker<'_> {
-    /// Whether the index has yet to hear of what the record has of `id`, or of what was made for it. Services and their shadows
+    /// Whether the index has yet to hear of what the record has of `id`, or of what was written for it. Services and their shadows
     /// come by one watch: while it shows an older shadow, its Service may be older too, and what that no longer had might be taken
     /// from what it has.
     pub(super) async fn is_behind(&mut self, id: &ServiceId) -> bool {
-        if self.unheard.contains(id) && self.ctx.index.shadow(id).is_some() {
+        if let Some(written) = self.unheard.get(id)
+            && self.ctx.index.shadow(id).is_some_and(|shadow| shadow.ports == *written)
+        {
             self.unheard.remove(id);
         }
-        if !self.behind.contains(id) && !self.unheard.contains(id) {
+        if !self.behind.contains(id) && !self.unheard.contains_key(id) {
             return false;
         }
         let live = match self.live(id).await {

@@ -9,7 +9,7 @@ use weft_config::ServiceId;
 
 use super::ShadowError;
 use crate::context::Context;
-use crate::index::facts::ShadowFacts;
+use crate::index::facts::{ShadowFacts, listen_ports};
 use crate::ports::NoPort;
 
 /// What is to be written for a Service.
@@ -64,6 +64,8 @@ pub(super) struct Decided {
 /// What was decided for a Service, and how it went.
 pub(super) struct Written {
     pub id: ServiceId,
+    /// What its shadow says now, if one was written: (port, listen port).
+    pub ports: Vec<(u16, u16)>,
     pub keep: Vec<u16>,
     pub refused: Option<NoPort>,
     pub began: Instant,
@@ -73,7 +75,11 @@ pub(super) struct Written {
 /// Takes the step that was decided for the Service `id`.
 pub(super) async fn write(ctx: &Context, id: ServiceId, decided: Decided) -> Written {
     let Decided { step, keep, refused } = decided;
+    let ports = match &step {
+        Step::Create(desired) | Step::Change(desired) => listen_ports(desired),
+        Step::Delete(..) | Step::Nothing => Vec::new(),
+    };
     let began = Instant::now();
     let done = step.take(ctx, &id).await;
-    Written { id, keep, refused, began, done }
+    Written { id, ports, keep, refused, began, done }
 }

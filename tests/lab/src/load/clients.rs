@@ -10,6 +10,8 @@ use crate::Failure;
 use crate::http::{Answer, Connection, Shape, Target, Unsent};
 use crate::resolve::Resolver;
 
+/// Whoever asks gives up long before.
+const CONNECT: Duration = Duration::from_secs(60);
 /// How often the name is asked again.
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -67,7 +69,6 @@ pub(super) struct Client {
     shape: Shape,
     /// How many connections to keep; `None`: none.
     keep: Option<usize>,
-    patience: Duration,
     /// First in, first out, so that all of them stay in use.
     idle: Mutex<VecDeque<Connection>>,
     opened: AtomicUsize,
@@ -75,15 +76,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(
-        addresses: Arc<Addresses>,
-        port: u16,
-        shape: Shape,
-        keep: Option<usize>,
-        patience: Duration,
-    ) -> Self {
+    pub(super) fn new(addresses: Arc<Addresses>, port: u16, shape: Shape, keep: Option<usize>) -> Self {
         let (idle, opened, resent) = Default::default();
-        Self { addresses, port, shape, keep, patience, idle, opened, resent }
+        Self { addresses, port, shape, keep, idle, opened, resent }
     }
 
     /// How many requests went to another connection, see [`Client::ask`].
@@ -104,7 +99,7 @@ impl Client {
                 }
             } else {
                 let (address, h2c) = (self.addresses.one()?, self.shape.h2c);
-                let opened = Connection::open(address, self.port, h2c, self.patience).await?;
+                let opened = Connection::open(address, self.port, h2c, CONNECT).await?;
                 self.opened.fetch_add(1, Relaxed);
                 return self.ask_on(opened).await;
             }
