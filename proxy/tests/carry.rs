@@ -311,6 +311,23 @@ async fn ports_leave_descriptors_for_connections_and_who_is_refused_one_gets_it_
     assert!(TcpStream::connect(("127.0.0.1", fifth)).await.is_err());
 }
 
+/// As for a proxy that has missed the changes in between. Found by the operator's model, seed 22265.
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_take_each_others_ports_in_one_update_all_get_theirs() {
+    let backends = [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await];
+    let mut proxy = Proxy::start();
+    let names = ["a", "b", "c"];
+    let ports: Vec<_> =
+        names.iter().zip(&backends).map(|(name, backend)| proxy.service(name, &[backend.address])).collect();
+    let free = free_port();
+    proxy.move_to(&[("a", ports[1]), ("b", ports[2]), ("c", free)]);
+    assert!(proxy.applier.rejections().is_empty(), "{:?}", proxy.applier.rejections());
+    for (name, port) in names.iter().zip([ports[1], ports[2], free]) {
+        let answer = exchange(port, "GET / HTTP/1.0\r\n\r\n").await;
+        assert!(answer.contains(" 200 OK") && answer.ends_with(name), "{answer:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_lets_everybody_finish_and_turns_nobody_away() {
     let backend = Backend::start("one").await;

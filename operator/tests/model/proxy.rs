@@ -70,9 +70,9 @@ impl Proxy {
         for entry in &update.upserts {
             closed |= self.upsert(entry);
         }
-        if closed {
+        while std::mem::take(&mut closed) {
             for entry in std::mem::take(&mut self.refused).into_values() {
-                self.upsert(&entry);
+                closed |= self.upsert(&entry);
             }
         }
     }

@@ -94,7 +94,8 @@ impl Applier {
         for key in people {
             self.remove(key);
         }
-        if std::mem::take(&mut self.closed) {
+        // What is taken now may close a port that another one waits for.
+        while std::mem::take(&mut self.closed) {
             for entry in std::mem::take(&mut self.refused).into_values() {
                 self.upsert(&entry);
             }

@@ -75,21 +75,16 @@ impl Proxy {
         traffic: Traffic,
         timeouts: Timeouts,
     ) {
-        let service = Service {
-            id: id(name),
-            ports: vec![Port {
-                port: 80,
-                name: "http".into(),
-                listen_port,
-                traffic,
-                timeouts,
-                endpoints: endpoints_id(name),
-                split: None,
-                restriction: None,
-            }],
-        };
         self.endpoints(name, ready);
-        self.apply(Resource::Service(service));
+        self.apply(at(name, listen_port, traffic, timeouts));
+    }
+
+    /// The Services of these names, and with each the listen port that it moves to, all in one update.
+    pub fn move_to(&mut self, moves: &[(&str, u16)]) {
+        let at = |(name, listen_port): &(&str, u16)| {
+            at(name, *listen_port, Traffic::default(), Timeouts::default())
+        };
+        self.apply_all(moves.iter().map(at));
     }
 
     pub fn endpoints(&mut self, name: &str, ready: &[SocketAddr]) {
@@ -115,6 +110,21 @@ impl Proxy {
         let upserts = resources.into_iter().map(Entry::new).collect();
         self.applier.apply(&Update { upserts, removals: Vec::new() });
     }
+}
+
+/// Service `shop/<name>` at this listen port.
+fn at(name: &str, listen_port: u16, traffic: Traffic, timeouts: Timeouts) -> Resource {
+    let port = Port {
+        port: 80,
+        name: "http".into(),
+        listen_port,
+        traffic,
+        timeouts,
+        endpoints: endpoints_id(name),
+        split: None,
+        restriction: None,
+    };
+    Resource::Service(Service { id: id(name), ports: vec![port] })
 }
 
 pub fn id(name: &str) -> ServiceId {
