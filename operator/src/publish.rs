@@ -74,6 +74,14 @@ impl State {
             self.logged -= self.log.pop_front().map_or(0, |oldest| oldest.changed.len());
         }
     }
+
+    /// The versions since the last one with `digest`, in the form proxies report theirs, oldest first. `None`: there was none, or
+    /// it is too long ago to know.
+    fn newer_than(&self, digest: &str) -> Option<impl Iterator<Item = &Version>> {
+        let digest = u64::from_str_radix(digest, 16).ok()?;
+        let at = self.log.iter().rposition(|version| version.digest == digest)?;
+        Some(self.log.range(at + 1..))
+    }
 }
 
 /// A change for one stream.
@@ -181,37 +189,17 @@ impl Publisher {
     /// Whether `digest`, in that form, is the current one or was within the last `while_ago`: where changes come all the time,
     /// a proxy that keeps up holds the current configuration at no moment anybody asks.
     pub fn is_recent(&self, digest: &str, while_ago: Duration) -> bool {
-        let Ok(digest) = u64::from_str_radix(digest, 16) else { return false };
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let mut replaced = None;
-        for version in state.log.iter().rev() {
-            if replaced.is_some_and(|when: Instant| when.elapsed() > while_ago) {
-                return false;
-            }
-            if version.digest == digest {
-                return true;
-            }
-            replaced = Some(version.since);
-        }
-        false
+        let newer = state.newer_than(digest);
+        newer.is_some_and(|mut newer| newer.next().is_none_or(|after| after.since.elapsed() <= while_ago))
     }
 
     /// Whether `entry` is in force and who holds the configuration of this digest holds it, too, whatever else they hold.
     pub fn is_held(&self, digest: &str, entry: &Entry) -> bool {
-        let Ok(digest) = u64::from_str_radix(digest, 16) else { return false };
         let (key, state) = (entry.resource.key(), self.state.read().unwrap_or_else(PoisonError::into_inner));
-        if state.set.get(&key).is_none_or(|now| now.hash != entry.hash) {
-            return false;
-        }
-        for version in state.log.iter().rev() {
-            if version.digest == digest {
-                return true;
-            }
-            if version.changed.contains(&key) {
-                return false;
-            }
-        }
-        false
+        let in_force = state.set.get(&key).is_some_and(|now| now.hash == entry.hash);
+        let newer = state.newer_than(digest);
+        in_force && newer.is_some_and(|mut newer| newer.all(|version| !version.changed.contains(&key)))
     }
 
     /// What was asked for one Service and could not be understood.

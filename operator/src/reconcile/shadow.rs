@@ -257,7 +257,7 @@ impl<'a> Worker<'a> {
                 continue;
             }
             match self.decide(&id, removing).await {
-                Ok(Decided { step: Step::Nothing, keep, refused }) => self.settle(&id, &keep, refused),
+                Ok(Decided { step: Step::Nothing, ports, refused }) => self.settle(&id, &ports, refused),
                 Ok(decided) => writes.push(write(ctx, id, decided)),
                 Err(error) => self.failed(id, &error),
             }
@@ -300,7 +300,7 @@ impl<'a> Worker<'a> {
         self.pace.ended(written.began, overload);
         match written.done {
             Ok(()) => {
-                self.settle(&written.id, &written.keep, written.refused);
+                self.settle(&written.id, &written.ports, written.refused);
                 if !written.ports.is_empty() {
                     self.there.insert(written.id.clone());
                     self.is_written(written.id, written.ports);
@@ -310,7 +310,7 @@ impl<'a> Worker<'a> {
                 // It may have happened all the same, so its ports stay its own until it is tried again, and that begins with a look.
                 // Where somebody else has its name nothing has those that it no longer wants.
                 if matches!(error, ShadowError::Write(WriteError::Foreign(_))) {
-                    self.release(&written.id, &written.keep);
+                    self.release(&written.id, &written.ports);
                 }
                 self.failed(written.id.clone(), &error);
                 if !written.ports.is_empty() {
@@ -333,8 +333,8 @@ impl<'a> Worker<'a> {
     }
 
     /// What there was to do for a Service is done. Only then are the ports free that it no longer has.
-    fn settle(&mut self, id: &ServiceId, keep: &[u16], refused: Option<NoPort>) {
-        if keep.is_empty() {
+    fn settle(&mut self, id: &ServiceId, ports: &[(u16, u16)], refused: Option<NoPort>) {
+        if ports.is_empty() {
             self.there.remove(id);
         }
         if let Some(no_port) = refused {
@@ -344,12 +344,13 @@ impl<'a> Worker<'a> {
             self.failures.remove(id);
             self.refused.remove(id);
         }
-        self.release(id, keep);
+        self.release(id, ports);
     }
 
-    /// All listen ports of `id` but those for `keep` are free, and who waits for one is tried again.
-    fn release(&mut self, id: &ServiceId, keep: &[u16]) {
-        if self.allocator.release_except(id, keep) {
+    /// All listen ports of `id` but those for `ports` are free, and who waits for one is tried again.
+    fn release(&mut self, id: &ServiceId, ports: &[(u16, u16)]) {
+        let keep: Vec<_> = ports.iter().map(|(port, _)| *port).collect();
+        if self.allocator.release_except(id, &keep) {
             let soon = (Instant::now() + FIRST_WAIT, FIRST_WAIT);
             self.again.extend(self.refused.iter().map(|id| (id.clone(), soon)));
         }

@@ -46,7 +46,7 @@ impl Worker<'_> {
     /// that get one; the ones it gives back thereby may serve the others soon after.
     pub(super) async fn decide(&mut self, id: &ServiceId, removing: bool) -> Result<Decided, ShadowError> {
         let Some(service) = self.ctx.index.meshed(id).filter(|_| !removing) else {
-            return Ok(Decided { step: self.none(id, removing).await?, keep: Vec::new(), refused: None });
+            return Ok(Decided { step: self.none(id, removing).await?, ports: Vec::new(), refused: None });
         };
         let (mut ports, mut refused) = (Vec::new(), None);
         for port in annotations::carried(&service, &self.ctx.index.defaults()) {
@@ -62,7 +62,7 @@ impl Worker<'_> {
         match refused {
             // It has none that is still wanted, and nobody else has one to give.
             Some(NoPort::Exhausted(..)) if ports.is_empty() => {
-                return Ok(Decided { step: self.none(id, removing).await?, keep: Vec::new(), refused });
+                return Ok(Decided { step: self.none(id, removing).await?, ports: Vec::new(), refused });
             }
             Some(in_doubt) if ports.is_empty() => return Err(in_doubt.into()),
             _ => {}
@@ -78,7 +78,8 @@ impl Worker<'_> {
             }
             None | Some(_) => Step::Nothing,
         };
-        Ok(Decided { step, keep: ports.iter().map(|(port, _)| port.port).collect(), refused })
+        let ports = ports.iter().map(|(port, listen_port)| (port.port, *listen_port)).collect();
+        Ok(Decided { step, ports, refused })
     }
 
     /// That `id` has no shadow.

@@ -9,7 +9,7 @@ use weft_config::ServiceId;
 
 use super::ShadowError;
 use crate::context::Context;
-use crate::index::facts::{ShadowFacts, listen_ports};
+use crate::index::facts::ShadowFacts;
 use crate::ports::NoPort;
 
 /// What is to be written for a Service.
@@ -55,8 +55,8 @@ fn written(id: &ServiceId, shadow: &Service) {
 /// What is to be done for a Service.
 pub(super) struct Decided {
     pub step: Step,
-    /// The ports it keeps once that is done: it gives back the listen ports of all others.
-    pub keep: Vec<u16>,
+    /// What its shadow says once that is done, as (port, listen port): it gives back the listen ports of all others.
+    pub ports: Vec<(u16, u16)>,
     /// A port of it that gets no listen port of the range. The others are carried all the same.
     pub refused: Option<NoPort>,
 }
@@ -64,9 +64,7 @@ pub(super) struct Decided {
 /// What was decided for a Service, and how it went.
 pub(super) struct Written {
     pub id: ServiceId,
-    /// What its shadow says now, if one was written: (port, listen port).
     pub ports: Vec<(u16, u16)>,
-    pub keep: Vec<u16>,
     pub refused: Option<NoPort>,
     pub began: Instant,
     pub done: Result<(), ShadowError>,
@@ -74,12 +72,8 @@ pub(super) struct Written {
 
 /// Takes the step that was decided for the Service `id`.
 pub(super) async fn write(ctx: &Context, id: ServiceId, decided: Decided) -> Written {
-    let Decided { step, keep, refused } = decided;
-    let ports = match &step {
-        Step::Create(desired) | Step::Change(desired) => listen_ports(desired),
-        Step::Delete(..) | Step::Nothing => Vec::new(),
-    };
+    let Decided { step, ports, refused } = decided;
     let began = Instant::now();
     let done = step.take(ctx, &id).await;
-    Written { id, ports, keep, refused, began, done }
+    Written { id, ports, refused, began, done }
 }
