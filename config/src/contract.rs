@@ -25,6 +25,10 @@ pub const DEBUG_PORT: u16 = 9902;
 /// Path on the proxy's admin port that answers with a [`crate::status::ProxyStatus`] in JSON.
 pub const STATUS_PATH: &str = "/config-status";
 
+/// In the query of [`STATUS_PATH`]: the listen ports, `10000,10001`, whose [`crate::status::ProxyStatus::holders`] are asked for. A
+/// proxy that does not know it answers without.
+pub const HOLDERS_OF: &str = "holders-of=";
+
 /// Path on the proxy's admin port that answers with a [`crate::show::Configuration`] in JSON: all the proxy holds, or with
 /// `?service=namespace/name` what is about that Service. Only for those who have the key that came over the config stream.
 pub const CONFIG_PATH: &str = "/config";

@@ -1,7 +1,7 @@
 //! What a proxy tells of the configuration it holds, to whoever asks its admin port.
 //!
 //! The leader asks all proxies, whichever replica serves their stream: before it gives a freed listen port to another
-//! Service, and to count the proxies in sync for the MeshConfig's status.
+//! Service, for whom they hold one that two claim, and to count the proxies in sync for the MeshConfig's status.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,9 @@ pub struct ProxyStatus {
     pub digest: String,
     /// Every listen port the proxy holds, ascending: in its configuration or still with open connections.
     pub listen_ports: Vec<u16>,
+    /// For whom it holds those of them that were asked for; who is missing has connections left on it, or is not told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Holder>,
     /// Resources it refused in their latest form.
     pub rejections: Vec<Rejection>,
     /// Whether its stream to an operator is up.
@@ -37,6 +40,19 @@ pub struct ProxyStatus {
     /// Version of the proxy.
     #[serde(default)]
     pub version: String,
+}
+
+/// What arrives on a listen port is for this port of this Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The port the proxy listens on.
+    pub listen_port: u16,
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its port's number.
+    pub port: u16,
 }
 
 /// One refused resource.

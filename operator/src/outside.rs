@@ -19,8 +19,8 @@ pub trait Outside: Send + Sync {
     /// The DNS server of this pod.
     fn own_dns(&self) -> Option<SocketAddr>;
 
-    /// What each of `pods` holds.
-    fn ask_proxies(&self, pods: Vec<ProxyPod>) -> BoxFuture<'_, Vec<Told>>;
+    /// What each of `pods` holds, and for whom these listen ports.
+    fn ask_proxies(&self, pods: Vec<ProxyPod>, holders_of: Vec<u16>) -> BoxFuture<'_, Vec<Told>>;
 
     /// What time it is, to be told to people. How long something takes is measured by tokio's clock.
     fn time(&self) -> Timestamp;
@@ -38,8 +38,8 @@ impl Outside for Network {
         check::own_server()
     }
 
-    fn ask_proxies(&self, pods: Vec<ProxyPod>) -> BoxFuture<'_, Vec<Told>> {
-        proxies::ask_all(pods).boxed()
+    fn ask_proxies(&self, pods: Vec<ProxyPod>, holders_of: Vec<u16>) -> BoxFuture<'_, Vec<Told>> {
+        async move { proxies::ask_all(pods, &holders_of).await }.boxed()
     }
 
     fn time(&self) -> Timestamp {

@@ -2,7 +2,8 @@
 //!
 //! The record is in the shadow Services; an [`Allocator`] is rebuilt from them before anything is written. Ports are handed
 //! out in a circle. One that is not in use is in doubt until every proxy was asked and none holds it: a port that passed to
-//! another Service while somebody still has the old meaning would carry requests to the wrong Service.
+//! another Service while somebody still has the old meaning would carry requests to the wrong Service. So is one that two shadows
+//! claim, because somebody has edited one of them while nobody led, until the proxies have said for whom they hold it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -11,6 +12,9 @@ use weft_config::ServiceId;
 
 /// A port of a Service, whatever it is called.
 pub type Owner = (ServiceId, u16);
+
+/// For whom the proxies hold a listen port; `None`: they differ, or one does not say.
+pub type HeldFor = BTreeMap<u16, Option<Owner>>;
 
 /// What one shadow Service records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,18 @@ pub enum NoPort {
         "Service {0} port {1} waits for a listen port: the free ones are still held by a proxy or one did not answer"
     )]
     InDoubt(ServiceId, u16),
+    /// Its shadow has one that another shadow has, too.
+    #[error(
+        "Service {0} port {1} has listen port {2} by its shadow, and so has another Service: it stays as it is until every proxy has said for whom it holds it"
+    )]
+    Claimed(ServiceId, u16, u16),
+}
+
+impl NoPort {
+    /// Whether the proxies may know more.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::InDoubt(..) | Self::Claimed(..))
+    }
 }
 
 /// All listen ports.
@@ -50,6 +66,8 @@ pub struct Allocator {
     by_owner: BTreeMap<Owner, u16>,
     /// What the record has outside of the range: nobody else's, and nobody gets it.
     outside: BTreeMap<Owner, u16>,
+    /// Of those in doubt: which more than one have in the record, and who, oldest first.
+    claimed: BTreeMap<u16, Vec<Owner>>,
     /// Ports not in use that a proxy may hold, with the number of the release that put them here.
     doubtful: BTreeMap<u16, u64>,
     releases: u64,
@@ -61,8 +79,8 @@ pub struct Allocator {
 pub struct Question(BTreeMap<u16, u64>);
 
 impl Allocator {
-    /// Rebuilt from `records`, oldest first: of two that claim a port the older keeps it. The owner of one outside of the range
-    /// gets another, and has the old one while there is none.
+    /// Rebuilt from `records`, oldest first. The owner of a port outside of the range gets another, and has the old one while there
+    /// is none; of two that claim it the older.
     pub fn new(first: u16, last: u16, records: impl IntoIterator<Item = Record>) -> Self {
         let mut allocator = Self {
             first,
@@ -70,24 +88,29 @@ impl Allocator {
             owners: BTreeMap::new(),
             by_owner: BTreeMap::new(),
             outside: BTreeMap::new(),
+            claimed: BTreeMap::new(),
             doubtful: BTreeMap::new(),
             releases: 0,
             next: first,
         };
-        let mut taken_outside = BTreeSet::new();
+        let (mut seen, mut taken_outside) = (BTreeSet::new(), BTreeSet::new());
         for record in records {
             for (port, listen_port) in record.ports {
                 let owner = (record.service.clone(), port);
-                if allocator.by_owner.contains_key(&owner) || allocator.outside.contains_key(&owner) {
+                if !seen.insert(owner.clone()) {
                     continue;
                 }
-                if !(first..=last).contains(&listen_port) {
-                    if taken_outside.insert(listen_port) {
-                        allocator.outside.insert(owner, listen_port);
-                    }
-                } else if !allocator.owners.contains_key(&listen_port) {
-                    allocator.own(owner, listen_port);
+                if (first..=last).contains(&listen_port) {
+                    allocator.claimed.entry(listen_port).or_default().push(owner);
+                } else if taken_outside.insert(listen_port) {
+                    allocator.outside.insert(owner, listen_port);
                 }
+            }
+        }
+        for (listen_port, owners) in allocator.claimed.extract_if(.., |_, owners| owners.len() == 1) {
+            for owner in owners {
+                allocator.owners.insert(listen_port, owner.clone());
+                allocator.by_owner.insert(owner, listen_port);
             }
         }
         // Whatever came before is unknown: every port not in use may be held.
@@ -114,6 +137,9 @@ impl Allocator {
         if let Some(listen_port) = self.by_owner.get(&owner) {
             return Ok(*listen_port);
         }
+        if let Some((listen_port, _)) = self.claimed.iter().find(|(_, owners)| owners.contains(&owner)) {
+            return Err(NoPort::Claimed(owner.0, port, *listen_port));
+        }
         let circle = (self.next..=self.last).chain(self.first..self.next);
         let free = |port: &u16| !self.owners.contains_key(port) && !self.doubtful.contains_key(port);
         let Some(listen_port) = circle.into_iter().find(free) else {
@@ -128,22 +154,43 @@ impl Allocator {
         Ok(listen_port)
     }
 
-    /// Whether `listen_port` has been in doubt since `question` was put.
-    pub fn is_in_doubt(&self, question: &Question, listen_port: u16) -> bool {
-        let release = self.doubtful.get(&listen_port);
-        release.is_some() && release == question.0.get(&listen_port)
-    }
-
-    /// Makes `listen_port`, in doubt since `question` was put, that of `port` of `service`, which has none: whoever holds it
-    /// holds it for just that. Otherwise nothing. Whether it did.
-    pub fn reclaim(&mut self, question: &Question, service: &ServiceId, port: u16, listen_port: u16) -> bool {
+    /// Makes one that has been in doubt since `question` was put, and that the proxies hold for `port` of `service` and nobody else,
+    /// its own again, if it has none.
+    pub fn reclaim(
+        &mut self,
+        question: &Question,
+        held_for: &HeldFor,
+        service: &ServiceId,
+        port: u16,
+    ) -> Option<u16> {
         let owner = (service.clone(), port);
-        if self.by_owner.contains_key(&owner) || !self.is_in_doubt(question, listen_port) {
-            return false;
+        if self.by_owner.contains_key(&owner) {
+            return None;
         }
+        let in_doubt = |listen_port: &u16| {
+            let release = self.doubtful.get(listen_port);
+            release.is_some() && release == question.0.get(listen_port)
+        };
+        let held = held_for.iter().filter(|(_, holder)| holder.as_ref() == Some(&owner));
+        let listen_port = held.map(|(listen_port, _)| *listen_port).find(in_doubt)?;
         self.doubtful.remove(&listen_port);
         self.own(owner, listen_port);
-        true
+        Some(listen_port)
+    }
+
+    /// Every proxy has said for whom it holds what was in doubt when `question` was put. Of those who claim a port each has what is
+    /// held for it; what is then left to nobody is the oldest one's of the others.
+    pub fn settle_claims(&mut self, question: &Question, held_for: &HeldFor) {
+        let claimed = std::mem::take(&mut self.claimed);
+        for (service, port) in claimed.values().flatten() {
+            self.reclaim(question, held_for, service, *port);
+        }
+        for (listen_port, owners) in claimed {
+            let without = owners.into_iter().find(|owner| !self.by_owner.contains_key(owner));
+            if let Some(owner) = without.filter(|_| self.doubtful.remove(&listen_port).is_some()) {
+                self.own(owner, listen_port);
+            }
+        }
     }
 
     /// The listen port that `port` of `service` has outside of the range, from when that was another.
@@ -171,6 +218,10 @@ impl Allocator {
                 self.outside.remove(&owner);
             }
         }
+        for owners in self.claimed.values_mut() {
+            owners.retain(|(owner, port)| owner != service || keep.contains(port));
+        }
+        self.claimed.retain(|_, owners| !owners.is_empty());
         let before = self.releases;
         for owner in of(&self.by_owner).into_iter().filter(|(_, port)| !keep.contains(port)) {
             if let Some(listen_port) = self.by_owner.remove(&owner) {
@@ -187,11 +238,18 @@ impl Allocator {
         Question(self.doubtful.clone())
     }
 
+    /// What is in doubt now, what is claimed first.
+    pub fn in_doubt(&self) -> impl Iterator<Item = u16> {
+        let others = self.doubtful.keys().filter(|port| !self.claimed.contains_key(port));
+        self.claimed.keys().chain(others).copied()
+    }
+
     /// Every proxy has answered: `held` is all that any of them holds. What was given back since the question was put stays
-    /// in doubt.
+    /// in doubt, and so does what is claimed.
     pub fn confirm(&mut self, question: &Question, held: &BTreeSet<u16>) {
         for (port, release) in &question.0 {
-            if !held.contains(port) && self.doubtful.get(port) == Some(release) {
+            let stays = held.contains(port) || self.claimed.contains_key(port);
+            if !stays && self.doubtful.get(port) == Some(release) {
                 self.doubtful.remove(port);
             }
         }
@@ -276,9 +334,10 @@ mod tests {
                     Step::Reclaim(s, port, listen) => {
                         let (owner, question) = ((service(s), port), allocator.question());
                         let had = truth.contains_key(&owner);
-                        let reclaimed = allocator.reclaim(&question, &owner.0, port, listen);
-                        prop_assert_eq!(reclaimed, !had && doubtful.remove(&listen));
-                        if reclaimed {
+                        let held_for = HeldFor::from([(listen, Some(owner.clone()))]);
+                        let reclaimed = allocator.reclaim(&question, &held_for, &owner.0, port);
+                        prop_assert_eq!(reclaimed, (!had && doubtful.remove(&listen)).then_some(listen));
+                        if reclaimed.is_some() {
                             truth.insert(owner, listen);
                         }
                     }
@@ -304,12 +363,49 @@ mod tests {
         }
     }
 
+    fn claimed(held_for: HeldFor) -> (Allocator, Vec<Option<u16>>) {
+        let records = [1, 2, 3].map(|i| Record { service: service(i), ports: vec![(80, 100)] });
+        let mut allocator = Allocator::new(100, 101, records);
+        let question = allocator.question();
+        allocator.confirm(&question, &held_for.keys().copied().collect());
+        for i in [1, 2, 3] {
+            let claims = NoPort::Claimed(service(i), 80, 100);
+            assert_eq!(allocator.allocate(&service(i), 80), Err(claims), "while nobody knows");
+        }
+        assert_eq!(allocator.in_doubt().next(), Some(100));
+        allocator.settle_claims(&question, &held_for);
+        let has = [1, 2, 3].map(|i| allocator.by_owner.get(&(service(i), 80)).copied());
+        (allocator, has.into())
+    }
+
+    fn held(for_whom: &[(u16, Option<u8>)]) -> HeldFor {
+        for_whom.iter().map(|(port, i)| (*port, i.map(|i| (service(i), 80)))).collect()
+    }
+
     #[test]
-    fn of_two_claims_the_older_keeps_the_port() {
-        let records = [1, 2].map(|i| Record { service: service(i), ports: vec![(80, 100)] });
-        let mut allocator = confirmed(100, 109, records.into());
-        assert_eq!(allocator.allocate(&service(1), 80), Ok(100));
-        assert_ne!(allocator.allocate(&service(2), 80), Ok(100));
+    fn of_those_who_claim_a_port_the_one_has_it_for_whom_it_is_held_and_each_has_what_is_held_for_it() {
+        let has = |for_whom: &[_]| claimed(held(for_whom)).1;
+        assert_eq!(has(&[(100, Some(2))]), [None, Some(100), None]);
+        assert_eq!(has(&[(100, Some(2)), (101, Some(1))]), [Some(101), Some(100), None]);
+        assert_eq!(has(&[(101, Some(1))]), [Some(101), Some(100), None], "the oldest of those who have none");
+        assert_eq!(has(&[(100, None), (101, Some(1))]), [Some(101), Some(100), None], "proxies differ");
+        for nobody in [&[][..], &[(100, None)], &[(100, Some(4))], &[(101, Some(4))]] {
+            assert_eq!(has(nobody), [Some(100), None, None], "the oldest: {nobody:?}");
+        }
+    }
+
+    #[test]
+    fn who_has_lost_a_claim_gets_another_port_and_who_gives_it_up_no_longer_claims() {
+        let (mut allocator, _) = claimed(HeldFor::new());
+        assert_eq!(allocator.allocate(&service(2), 80), Ok(101));
+        assert_eq!(allocator.allocate(&service(3), 80), Err(NoPort::Exhausted(service(3), 80)));
+
+        let records = [1, 2].map(|i| Record { service: service(i), ports: vec![(80, 100), (81, 101)] });
+        let mut allocator = Allocator::new(100, 101, records);
+        let question = allocator.question();
+        allocator.release_except(&service(1), &[81]);
+        allocator.settle_claims(&question, &HeldFor::new());
+        assert_eq!(allocator.by_owner, BTreeMap::from([((service(2), 80), 100), ((service(1), 81), 101)]));
     }
 
     #[test]
@@ -368,18 +464,19 @@ mod tests {
         for i in [1, 2] {
             allocator.allocate(&service(i), 80).unwrap();
         }
-        assert!(!allocator.reclaim(&before, &service(3), 80, 100), "it is another's");
+        let held_for = HeldFor::from([(100, Some((service(3), 80))), (101, None)]);
+        let reclaim = |allocator: &mut Allocator, question: &Question, i: u8| {
+            allocator.reclaim(question, &held_for, &service(i), 80)
+        };
+        assert_eq!(reclaim(&mut allocator, &before, 3), None, "it is another's");
         allocator.release_except(&service(1), &[]);
-        assert!(
-            !allocator.reclaim(&before, &service(3), 80, 100),
-            "it was not in doubt when they were asked"
-        );
+        assert_eq!(reclaim(&mut allocator, &before, 3), None, "it was not in doubt when they were asked");
         let question = allocator.question();
-        assert!(allocator.reclaim(&question, &service(3), 80, 100));
+        assert_eq!(reclaim(&mut allocator, &question, 4), None, "it is held for another");
+        assert_eq!(reclaim(&mut allocator, &question, 3), Some(100));
         assert_eq!(allocator.allocate(&service(3), 80), Ok(100));
-        assert!(!allocator.reclaim(&question, &service(4), 80, 100), "it is no longer in doubt");
+        assert_eq!(reclaim(&mut allocator, &question, 3), None, "it has it");
         allocator.release_except(&service(2), &[]);
-        assert!(!allocator.reclaim(&allocator.question(), &service(3), 80, 101), "it has one");
         assert_eq!((allocator.used(), allocator.free()), (1, 1));
     }
 

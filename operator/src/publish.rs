@@ -194,14 +194,6 @@ impl Publisher {
         newer.is_some_and(|mut newer| newer.next().is_none_or(|after| after.since.elapsed() <= while_ago))
     }
 
-    /// Whether `entry` is in force and who holds the configuration of this digest holds it, too, whatever else they hold.
-    pub fn is_held(&self, digest: &str, entry: &Entry) -> bool {
-        let (key, state) = (entry.resource.key(), self.state.read().unwrap_or_else(PoisonError::into_inner));
-        let in_force = state.set.get(&key).is_some_and(|now| now.hash == entry.hash);
-        let newer = state.newer_than(digest);
-        in_force && newer.is_some_and(|mut newer| newer.all(|version| !version.changed.contains(&key)))
-    }
-
     /// What was asked for one Service and could not be understood.
     pub fn problems_of(&self, service: &ServiceId) -> Vec<Problem> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
@@ -357,24 +349,6 @@ mod tests {
         assert!(digests.iter().all(|digest| recent(digest, 60)));
         assert!(recent(&digests[2], 0) && !recent(&digests[0], 0), "the first was replaced before that");
         assert!(!recent("0000000000000001", 60) && !recent("no digest", 60));
-    }
-
-    #[test]
-    fn who_is_behind_holds_what_has_not_changed_since() {
-        let publisher = Publisher::default();
-        let publish = |i| {
-            publisher.publish(vec![(owner(i), entries(i, 1, u8::try_from(publisher.resources()).unwrap()))]);
-            publisher.digest()
-        };
-        let [first, second, third] = [1, 2, 3].map(publish);
-        let entry = |i| publisher.resources_of(&owner(i)).remove(0);
-        let held = |digest: &str, i| publisher.is_held(digest, &entry(i));
-        assert!(held(&first, 1) && held(&second, 1) && held(&third, 3));
-        assert!(!held(&first, 2) && !held(&second, 3), "it has changed since");
-        assert!(!held("0000000000000001", 1) && !held("no digest", 1));
-        let before = entry(1);
-        let fourth = publish(1);
-        assert!(held(&fourth, 1) && !publisher.is_held(&first, &before), "it is no longer in force");
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use weft_config::contract::{CONFIG_PATH, EDGES_PATH, STATUS_PATH};
+use weft_config::contract::{CONFIG_PATH, EDGES_PATH, HOLDERS_OF, STATUS_PATH};
 use weft_config::show::{self, Configuration, ResourceView};
 use weft_config::status::ProxyStatus;
 use weft_config::{ResourceKey, ServiceId};
@@ -90,21 +90,26 @@ impl Admin {
                 ),
                 Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be encoded\n"),
             },
-            STATUS_PATH => {
-                let totals = self.metrics.totals();
-                json(&ProxyStatus {
-                    listen_ports: self.listeners.held_ports(),
-                    requests: totals.requests,
-                    failures: totals.failures,
-                    ..ProxyStatus::clone(&self.sync.status.load())
-                })
-            }
+            STATUS_PATH => json(&self.status(request.uri().query())),
             EDGES_PATH => json(&self.metrics.edges.read()),
             CONFIG_PATH if !self.is_reader(request.headers()) => {
                 text(StatusCode::UNAUTHORIZED, "only the operator may read this\n")
             }
             CONFIG_PATH => self.configuration(request.uri().query()),
             _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /config-status /config /edges\n"),
+        }
+    }
+
+    fn status(&self, query: Option<&str>) -> ProxyStatus {
+        let asked = query.and_then(|query| query.strip_prefix(HOLDERS_OF)).unwrap_or_default();
+        let asked = asked.split(',').filter_map(|port| port.parse().ok());
+        let totals = self.metrics.totals();
+        ProxyStatus {
+            listen_ports: self.listeners.held_ports(),
+            holders: self.listeners.holders(asked),
+            requests: totals.requests,
+            failures: totals.failures,
+            ..ProxyStatus::clone(&self.sync.status.load())
         }
     }
 

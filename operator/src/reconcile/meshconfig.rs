@@ -305,11 +305,11 @@ impl Reconciler {
     /// What the proxies hold, what they should, and whether all do. The digest of one that keeps up is given as the current one;
     /// one that refuses something does not keep up.
     async fn ask_proxies(&self) -> (Vec<proxies::Told>, String, bool) {
-        let mut told = self.ctx.outside.ask_proxies(self.ctx.index.proxies()).await;
+        let mut told = self.ctx.outside.ask_proxies(self.ctx.index.proxies(), Vec::new()).await;
         let recent = |digest: &str| self.ctx.publisher.is_recent(digest, KEEPS_UP);
         if !told.iter().all(|(_, status)| status.as_ref().is_some_and(|status| recent(&status.digest))) {
             tokio::time::sleep(SECOND_LOOK).await;
-            told = self.ctx.outside.ask_proxies(self.ctx.index.proxies()).await;
+            told = self.ctx.outside.ask_proxies(self.ctx.index.proxies(), Vec::new()).await;
         }
         let current = self.ctx.publisher.digest();
         let mut all_current = true;

@@ -2,7 +2,9 @@
 //! in the same way who called whom.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
@@ -12,10 +14,12 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
-use weft_config::contract::{ADMIN_PORT, STATUS_PATH};
+use weft_config::ServiceId;
+use weft_config::contract::{ADMIN_PORT, HOLDERS_OF, STATUS_PATH};
 use weft_config::status::ProxyStatus;
 
 use crate::index::ProxyPod;
+use crate::ports::HeldFor;
 
 /// How long a proxy may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,26 +33,37 @@ const LONGEST: usize = 4 << 20;
 /// One proxy and what it said; `None` when it did not answer.
 pub type Told<T = ProxyStatus> = (ProxyPod, Option<T>);
 
-/// Asks all of `pods` what they hold.
-pub async fn ask_all(pods: Vec<ProxyPod>) -> Vec<Told> {
-    ask_each(pods, STATUS_PATH, LONGEST).collect().await
+/// Asks all of `pods` what they hold, and for whom they hold these listen ports.
+pub async fn ask_all(pods: Vec<ProxyPod>, holders_of: &[u16]) -> Vec<Told> {
+    let path = if holders_of.is_empty() {
+        STATUS_PATH.to_owned()
+    } else {
+        let ports: Vec<_> = holders_of.iter().map(u16::to_string).collect();
+        format!("{STATUS_PATH}?{HOLDERS_OF}{}", ports.join(","))
+    };
+    ask_each(pods, path, LONGEST).collect().await
 }
 
 /// Asks each of `pods` for what is at `path`, in no order; an answer may have `longest` bytes.
 pub fn ask_each<T: DeserializeOwned>(
     pods: Vec<ProxyPod>,
-    path: &'static str,
+    path: impl Into<Arc<str>>,
     longest: usize,
 ) -> impl Stream<Item = Told<T>> {
-    let ask = move |pod: ProxyPod| async move {
-        let told = tokio::time::timeout(PATIENCE, ask(pod.address, path, longest)).await;
-        let told = told.map_err(Into::into).and_then(|told| told);
-        let told = told
-            .inspect_err(|error| tracing::debug!(node = pod.node, %error, "a proxy does not answer"))
-            .ok();
-        (pod, told)
+    let path = path.into();
+    let ask = move |pod: ProxyPod| {
+        let path = Arc::clone(&path);
+        async move { ask_one(pod, &path, longest).await }
     };
     stream::iter(pods).map(ask).buffer_unordered(AT_A_TIME)
+}
+
+async fn ask_one<T: DeserializeOwned>(pod: ProxyPod, path: &str, longest: usize) -> Told<T> {
+    let told = tokio::time::timeout(PATIENCE, ask(pod.address, path, longest)).await;
+    let told = told.map_err(Into::into).and_then(|told| told);
+    let told =
+        told.inspect_err(|error| tracing::debug!(node = pod.node, %error, "a proxy does not answer")).ok();
+    (pod, told)
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -98,8 +113,30 @@ pub fn held_ports(told: &[Told]) -> Option<BTreeSet<u16>> {
     Some(statuses?.iter().flat_map(|status| status.listen_ports.iter().copied()).collect())
 }
 
+/// For whom the proxies hold those listen ports that they were asked for. `None` when one did not answer.
+pub fn held_for(told: &[Told]) -> Option<HeldFor> {
+    let mut held_for = HeldFor::new();
+    for (_, status) in told {
+        let status = status.as_ref()?;
+        let said: BTreeMap<_, _> = status.holders.iter().map(|one| (one.listen_port, one)).collect();
+        for listen_port in &status.listen_ports {
+            let holder = said
+                .get(listen_port)
+                .map(|holder| (ServiceId::new(holder.namespace.as_str(), holder.name.as_str()), holder.port));
+            match held_for.entry(*listen_port) {
+                Entry::Vacant(entry) => _ = entry.insert(holder),
+                Entry::Occupied(mut entry) if *entry.get() != holder => _ = entry.insert(None),
+                Entry::Occupied(_) => {}
+            }
+        }
+    }
+    Some(held_for)
+}
+
 #[cfg(test)]
 mod tests {
+    use weft_config::status::Holder;
+
     use super::*;
 
     #[test]
@@ -109,5 +146,28 @@ mod tests {
         assert_eq!(held_ports(&[(pod.clone(), Some(status.clone()))]), Some(BTreeSet::from([1, 2])));
         assert_eq!(held_ports(&[(pod.clone(), Some(status)), (pod, None)]), None);
         assert_eq!(held_ports(&[]), Some(BTreeSet::new()), "no proxy holds nothing");
+    }
+
+    #[test]
+    fn a_port_is_held_for_one_when_all_who_hold_it_say_the_same() {
+        let cart = Holder { listen_port: 1, namespace: "shop".into(), name: "cart".into(), port: 80 };
+        let told = |listen_ports: &[u16], holders: &[&Holder]| {
+            let pod = ProxyPod { node: "n".into(), address: [10, 0, 0, 1].into(), ready: true };
+            let holders = holders.iter().copied().cloned().collect();
+            let status =
+                ProxyStatus { listen_ports: listen_ports.to_vec(), holders, ..ProxyStatus::default() };
+            (pod, Some(status))
+        };
+        let owner = Some((ServiceId::new("shop", "cart"), 80));
+        let says = told(&[1, 2], &[&cart]);
+        let one = held_for(&[says.clone(), told(&[], &[])]);
+        assert_eq!(one, Some(HeldFor::from([(1, owner), (2, None)])), "who does not hold it does not count");
+        let other = Holder { port: 81, ..cart };
+        for differs in [told(&[1], &[]), told(&[1], &[&other])] {
+            for both in [[says.clone(), differs.clone()], [differs, says.clone()]] {
+                assert_eq!(held_for(&both).unwrap()[&1], None);
+            }
+        }
+        assert_eq!(held_for(&[says.clone(), (says.0, None)]), None);
     }
 }

@@ -152,7 +152,7 @@ struct Worker<'a> {
     /// Services whose shadows were written, or may have been, and with which ports, when the index had not heard of it.
     unheard: BTreeMap<ServiceId, Vec<(u16, u16)>>,
     pace: Pace,
-    /// What the proxies have said in this round that they hold: asking again would not tell more.
+    /// What the proxies have said in this round that they hold.
     asked: Option<Answers>,
     /// Services to try again, when, and after which wait.
     again: BTreeMap<ServiceId, (Instant, Duration)>,

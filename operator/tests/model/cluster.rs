@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use weft_config::status::ProxyStatus;
+use weft_config::status::{Holder, ProxyStatus};
 use weft_operator::dns::check::Answer as DnsAnswer;
 
 use crate::proxy::Proxy;
@@ -304,14 +304,20 @@ impl World {
     }
 
     /// `None`: no answer.
-    pub(crate) fn proxy_answer(&mut self, address: &str) -> Option<ProxyStatus> {
+    pub(crate) fn proxy_answer(&mut self, address: &str, holders_of: &[u16]) -> Option<ProxyStatus> {
         let nth = self.nth(("proxy answer", address));
         let deaf = !self.calm && self.dice.on(("deaf", address, nth)).in_a_thousand(self.weather.deaf);
         let proxy = self.proxies.iter().find(|proxy| proxy.address == address && proxy.up)?;
         let held: BTreeSet<_> = proxy.listens.keys().chain(proxy.leaving.keys()).copied().collect();
+        let holder = |port: &u16| {
+            let (id, number) = proxy.listens.get(port)?;
+            let (namespace, name) = (id.namespace.to_string(), id.name.to_string());
+            Some(Holder { listen_port: *port, namespace, name, port: *number })
+        };
         (!deaf).then(|| ProxyStatus {
             digest: format!("{:016x}", proxy.held.digest()),
             listen_ports: held.into_iter().collect(),
+            holders: holders_of.iter().filter_map(holder).collect(),
             connected: proxy.connected.is_some_and(|process| self.replicas[process].alive),
             ..ProxyStatus::default()
         })

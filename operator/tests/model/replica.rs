@@ -107,11 +107,12 @@ impl Outside for Questions {
         None
     }
 
-    fn ask_proxies(&self, pods: Vec<ProxyPod>) -> BoxFuture<'_, Vec<Told>> {
+    fn ask_proxies(&self, pods: Vec<ProxyPod>, holders_of: Vec<u16>) -> BoxFuture<'_, Vec<Told>> {
         let ask = |pod: ProxyPod| {
             let (send, answer) = oneshot::channel::<Option<ProxyStatus>>();
             let (wait, name) = self.way(&pod.address.to_string());
-            self.world.lock().after(wait, name, Stimulus::AskProxy(pod.address.to_string(), send));
+            let ask = Stimulus::AskProxy(pod.address.to_string(), holders_of.clone(), send);
+            self.world.lock().after(wait, name, ask);
             answer.map(|said| (pod, said.ok().flatten()))
         };
         join_all(pods.into_iter().map(ask)).boxed()

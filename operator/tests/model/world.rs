@@ -38,7 +38,7 @@ pub(crate) enum Stimulus {
     /// A question reaches a DNS pod.
     AskDns(String, String, oneshot::Sender<DnsAnswer>),
     /// A question reaches a proxy.
-    AskProxy(String, oneshot::Sender<Option<weft_config::status::ProxyStatus>>),
+    AskProxy(String, Vec<u16>, oneshot::Sender<Option<weft_config::status::ProxyStatus>>),
     /// A user does something.
     User(u64),
     Crash(Place),
@@ -245,8 +245,8 @@ impl World {
                 let said = self.dns_answer(&pod, &domain);
                 drop(answer.send(said));
             }
-            Stimulus::AskProxy(address, answer) => {
-                let said = self.proxy_answer(&address);
+            Stimulus::AskProxy(address, holders_of, answer) => {
+                let said = self.proxy_answer(&address, &holders_of);
                 drop(answer.send(said));
             }
             Stimulus::User(step) => self.user(step),

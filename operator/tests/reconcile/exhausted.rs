@@ -1,12 +1,12 @@
 //! More ports than listen ports: what can be carried is, and what nobody needs any more is given to who waits for it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use k8s_openapi::jiff::Timestamp;
-use weft_config::Resource;
-use weft_config::status::ProxyStatus;
+use weft_config::status::{Holder, ProxyStatus};
 use weft_operator::dns::check::Answer;
 use weft_operator::index::ProxyPod;
 use weft_operator::reconcile::proxies::Told;
@@ -78,12 +78,13 @@ async fn who_has_no_shadow_gives_back_what_it_no_longer_wants() {
     until("the other's shadow", &api, || api.get(PAY)).await;
 }
 
-/// A proxy that holds the ports that are published, and this one besides, where somebody is still connected.
+/// A proxy that goes on with ports 80 to 94 of cart at 10000 to 10014 and with port 80 of pay at 10015, whatever is published: where
+/// anything else is asked of it, it is refused, since another Service has the port.
+#[derive(Default, Clone)]
 struct OneProxy {
-    publisher: Publisher,
-    /// It says that it holds them by a configuration that this publisher does not know.
-    behind: bool,
-    leaving: u16,
+    silent: Arc<AtomicBool>,
+    /// It does not say for whom it holds them: older ones do not.
+    older: bool,
 }
 
 impl Outside for OneProxy {
@@ -95,17 +96,16 @@ impl Outside for OneProxy {
         Network.own_dns()
     }
 
-    fn ask_proxies(&self, _: Vec<ProxyPod>) -> BoxFuture<'_, Vec<Told>> {
-        let digest = if self.behind { "00ff".to_owned() } else { self.publisher.digest() };
-        let mut status = ProxyStatus { digest, ..ProxyStatus::default() };
-        for entry in self.publisher.configuration() {
-            if let Resource::Service(service) = &*entry.resource {
-                status.listen_ports.extend(service.ports.iter().map(|port| port.listen_port));
-            }
-        }
-        status.listen_ports.push(self.leaving);
+    fn ask_proxies(&self, _: Vec<ProxyPod>, holders_of: Vec<u16>) -> BoxFuture<'_, Vec<Told>> {
+        let holder = |listen_port: u16| {
+            let (name, port) = if listen_port == 10015 { ("pay", 80) } else { ("cart", listen_port - 9920) };
+            Holder { listen_port, namespace: "shop".into(), name: name.into(), port }
+        };
+        let holders = holders_of.into_iter().filter(|_| !self.older).map(holder).collect();
+        let status =
+            ProxyStatus { listen_ports: (10000..=10015).collect(), holders, ..ProxyStatus::default() };
         let pod = ProxyPod { node: "node1".into(), address: [10, 244, 1, 9].into(), ready: true };
-        ready(vec![(pod, Some(status))]).boxed()
+        ready(vec![(pod, Some(status).filter(|_| !self.silent.load(SeqCst)))]).boxed()
     }
 
     fn time(&self) -> Timestamp {
@@ -113,46 +113,86 @@ impl Outside for OneProxy {
     }
 }
 
-/// Somebody gives an older shadow the listen port of another, which therefore does not have it by the record, while there is no
-/// leader. The older one gives it back when there is one, and the proxy holds it all the time. In the end the other one's Service
-/// has been changed.
-async fn a_claimed_listen_port(proxy: impl FnOnce(Publisher) -> OneProxy) -> (ApiServer, Operator) {
+/// All listen ports are in use, and while there is no leader somebody makes an `edit`. Then there is one.
+async fn edited(edit: impl Fn(&ApiServer), proxy: OneProxy) -> (ApiServer, Operator) {
     let (api, client) = cluster().await;
     api.put(CART, a_service("10.96.0.20", &(80..95).collect::<Vec<_>>()));
     api.put(MESH, a_mesh(&sixteen()));
     let before = operator(client.clone());
     until("fifteen ports", &api, || (ports_of(&api)?.len() == 15).then_some(())).await;
-    let service = "/api/v1/namespaces/shop/services/pay";
-    api.put(service, a_service("10.96.0.21", &[80]));
+    api.put("/api/v1/namespaces/shop/services/pay", a_service("10.96.0.21", &[80]));
     until("the sixteenth", &api, || api.get(PAY)).await;
     drop(before);
-
-    api.edit(SHADOW, |shadow| shadow["spec"]["ports"][14]["targetPort"] = json!(10015));
-    api.put(CART, a_service("10.96.0.20", &(80..94).collect::<Vec<_>>()));
-    api.edit(service, |pay| pay["spec"]["ports"][0]["name"] = json!("renamed"));
-    let publisher = Publisher::default();
-    let after = operator_among(client, publisher.clone(), proxy(publisher));
-    until("fourteen ports", &api, || (ports_of(&api)?.len() == 14).then_some(())).await;
+    edit(&api);
+    let after = operator_among(client, Publisher::default(), proxy);
     (api, after)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listen_port_that_another_shadow_had_claimed_is_its_owners_again() {
-    let proxy = |publisher| OneProxy { publisher, behind: false, leaving: 10014 };
-    let (api, _operator) = a_claimed_listen_port(proxy).await;
-    let changed = || api.get(PAY).filter(|shadow| shadow["spec"]["ports"][0]["name"] == "renamed");
-    let shadow = until("its own change", &api, changed).await;
-    assert_eq!(target_ports(&shadow), [(80, 10015)]);
-    until("not Degraded", &api, || degraded(&api).is_none().then_some(())).await;
+/// Somebody gives the last port of cart's shadow the listen port of pay.
+fn the_older_claims(api: &ApiServer) {
+    api.edit(SHADOW, |shadow| shadow["spec"]["ports"][14]["targetPort"] = json!(10015));
+}
+
+/// Somebody gives pay's shadow the last listen port of cart.
+fn the_younger_claims(api: &ApiServer) {
+    api.edit(PAY, |shadow| shadow["spec"]["ports"][0]["targetPort"] = json!(10014));
+}
+
+async fn everybody_has_what_he_had(api: &ApiServer) {
+    let has = |shadow, last| api.get(shadow).is_some_and(|it| target_ports(&it).last() == Some(&last));
+    until("cart's own", api, || has(SHADOW, (94, 10014)).then_some(())).await;
+    until("pay's own", api, || has(PAY, (80, 10015)).then_some(())).await;
+    until("not Degraded", api, || degraded(api).is_none().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listen_port_that_may_be_held_for_another_is_not_given_back() {
-    let proxy = |publisher| OneProxy { publisher, behind: true, leaving: 10014 };
-    let (api, operator) = a_claimed_listen_port(proxy).await;
+async fn of_two_shadows_that_claim_a_listen_port_the_one_has_it_for_which_it_is_held() {
+    for claims in [the_older_claims, the_younger_claims] {
+        let (api, _operator) = edited(claims, OneProxy::default()).await;
+        everybody_has_what_he_had(&api).await;
+    }
+}
+
+/// One may be wrong, and nobody knows which: what was not edited must go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_proxy_is_silent_who_claims_a_listen_port_stays_as_he_is() {
+    let proxy = OneProxy::default();
+    proxy.silent.store(true, SeqCst);
+    let (api, operator) = edited(the_older_claims, proxy.clone()).await;
+    let claimed = "has listen port 10015 by its shadow, and so has another Service";
+    until("Degraded", &api, || degraded(&api)?.contains(claimed).then_some(())).await;
+    two_more_looks(&api, &operator).await;
+    let last = |shadow| target_ports(&api.get(shadow).unwrap()).last().copied();
+    assert_eq!((last(SHADOW), last(PAY)), (Some((94, 10015)), Some((80, 10015))));
+    proxy.silent.store(false, SeqCst);
+    everybody_has_what_he_had(&api).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn among_older_proxies_the_older_shadow_has_what_two_claim_and_nothing_is_given_to_the_other() {
+    let proxy = OneProxy { older: true, ..OneProxy::default() };
+    let (api, operator) = edited(the_older_claims, proxy).await;
     until("Degraded", &api, || degraded(&api)?.contains("shop/pay port 80 waits").then_some(())).await;
     two_more_looks(&api, &operator).await;
-    assert_ne!(api.get(PAY).unwrap()["spec"]["ports"][0]["name"], "renamed");
+    let last = |shadow| target_ports(&api.get(shadow).unwrap()).last().copied();
+    assert_eq!((last(SHADOW), last(PAY)), (Some((94, 10015)), Some((80, 10015))));
+}
+
+/// By then the Service whose shadow was edited no longer has that port.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listen_port_that_another_shadow_had_claimed_is_its_owners_again() {
+    let edit = |api: &ApiServer| {
+        the_older_claims(api);
+        api.put(CART, a_service("10.96.0.20", &(80..94).collect::<Vec<_>>()));
+        let pay = "/api/v1/namespaces/shop/services/pay";
+        api.edit(pay, |pay| pay["spec"]["ports"][0]["name"] = json!("renamed"));
+    };
+    let (api, _operator) = edited(edit, OneProxy::default()).await;
+    let changed = || api.get(PAY).filter(|shadow| shadow["spec"]["ports"][0]["name"] == "renamed");
+    let shadow = until("its own change", &api, changed).await;
+    assert_eq!(target_ports(&shadow), [(80, 10015)]);
+    until("fourteen ports", &api, || (ports_of(&api)?.len() == 14).then_some(())).await;
+    until("not Degraded", &api, || degraded(&api).is_none().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use weft_config::Traffic;
+use weft_config::status::Holder;
 
 use crate::access_log::AccessLog;
 use crate::http;
@@ -267,6 +268,19 @@ impl Listeners {
         ports.sort_unstable();
         ports.dedup();
         ports
+    }
+
+    /// For whom those of `ports` are that are open.
+    pub fn holders(&self, ports: impl Iterator<Item = u16>) -> Vec<Holder> {
+        let state = self.state.lock();
+        let open = ports.filter(|port| state.open.contains_key(port));
+        let holder = |listen_port: u16| {
+            let entry = self.carriers.tables.port(listen_port);
+            let entry = entry.as_ref()?;
+            let (namespace, name) = (entry.service.namespace.to_string(), entry.service.name.to_string());
+            Some(Holder { listen_port, namespace, name, port: entry.port })
+        };
+        open.filter_map(holder).collect()
     }
 
     /// From now on every answer tells its client to leave; new connections are still accepted.

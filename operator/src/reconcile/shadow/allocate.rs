@@ -1,76 +1,87 @@
-//! A listen port for a port of a Service: the one it has, a new one, or the one its shadow says when nobody else can have it. Whose
-//! it is then is for [`crate::ports`] to keep.
+//! A listen port for a port of a Service: the one it has, a new one, or the one that the proxies hold for it. They are asked when that is
+//! in doubt. Whose it is then is for [`crate::ports`] to keep.
 
-use weft_config::{Resource, ServiceId};
+use weft_config::ServiceId;
 
 use super::Worker;
 use super::record::holders;
-use crate::ports::{NoPort, Question};
-use crate::publish::Owner;
+use crate::ports::{HeldFor, NoPort, Question};
 use crate::reconcile::proxies::{self, Told};
 
-/// What the proxies have said that they hold; nobody, when they could not be asked.
+/// For whom they hold how many listen ports the proxies are asked at a time.
+const ASKED_AT_A_TIME: usize = 500;
+
+/// What the proxies have said in a round. Asking again would not tell more.
 pub(super) struct Answers {
     question: Question,
-    told: Option<Vec<Told>>,
+    /// Which listen ports they hold: all of them have said it.
+    complete: bool,
+    /// For whom, when that was asked, too.
+    held_for: Option<HeldFor>,
 }
 
 impl Worker<'_> {
-    /// A listen port; when the free ones are in doubt the proxies are asked, once in a round.
+    /// A listen port; what is in doubt the proxies are asked, once in a round.
     pub(super) async fn allocate(&mut self, service: &ServiceId, port: u16) -> Result<u16, NoPort> {
-        let in_doubt = match self.allocator.allocate(service, port) {
-            Err(in_doubt @ NoPort::InDoubt(..)) => in_doubt,
-            other => return other,
-        };
-        if self.asked.is_none() {
-            self.asked = Some(self.ask().await);
-            self.pace.was_not_looked_at();
-        }
-        match self.allocator.allocate(service, port) {
-            Err(NoPort::InDoubt(..)) => self.reclaim(service, port).ok_or(in_doubt),
-            other => other,
+        loop {
+            match self.allocator.allocate(service, port) {
+                Err(in_doubt) if in_doubt.is_in_doubt() => {
+                    if let Some(reclaimed) = self.reclaim(service, port) {
+                        return Ok(reclaimed);
+                    }
+                    if !self.ask_further().await {
+                        return Err(in_doubt);
+                    }
+                }
+                other => return other,
+            }
         }
     }
 
-    async fn ask(&mut self) -> Answers {
-        let question = self.allocator.question();
-        let told = match holders(self.ctx).await {
-            Ok(holders) => Some(self.ctx.outside.ask_proxies(holders).await),
+    /// The listen port that the proxies hold for just this. Its shadow had given it back a moment ago, or somebody has edited it while
+    /// nobody led, and the proxies have refused what came of it.
+    fn reclaim(&mut self, service: &ServiceId, port: u16) -> Option<u16> {
+        let Answers { question, held_for, .. } = self.asked.as_ref()?;
+        self.allocator.reclaim(question, held_for.as_ref()?, service, port)
+    }
+
+    /// Asks the proxies which listen ports they hold, or then for whom. False: that was asked, or one is silent.
+    async fn ask_further(&mut self) -> bool {
+        match self.asked.take() {
+            None => {
+                self.pace.was_not_looked_at();
+                let question = self.allocator.question();
+                let held = self.ask(Vec::new()).await.and_then(|told| proxies::held_ports(&told));
+                if let Some(held) = &held {
+                    self.allocator.confirm(&question, held);
+                }
+                self.asked = Some(Answers { question, complete: held.is_some(), held_for: None });
+                true
+            }
+            Some(Answers { question, complete: true, held_for: None }) => {
+                let in_doubt: Vec<_> = self.allocator.in_doubt().take(ASKED_AT_A_TIME).collect();
+                let held_for = self.ask(in_doubt).await.and_then(|told| proxies::held_for(&told));
+                if let Some(held_for) = &held_for {
+                    self.allocator.settle_claims(&question, held_for);
+                }
+                let answered = held_for.is_some();
+                self.asked = Some(Answers { question, complete: answered, held_for });
+                answered
+            }
+            answers => {
+                self.asked = answers;
+                false
+            }
+        }
+    }
+
+    async fn ask(&self, holders_of: Vec<u16>) -> Option<Vec<Told>> {
+        match holders(self.ctx).await {
+            Ok(holders) => Some(self.ctx.outside.ask_proxies(holders, holders_of).await),
             Err(error) => {
                 tracing::warn!(%error, "the pods of the proxies cannot be listed");
                 None
             }
-        };
-        if let Some(held) = told.as_deref().and_then(proxies::held_ports) {
-            self.allocator.confirm(&question, &held);
         }
-        Answers { question, told }
-    }
-
-    /// The listen port that the shadow of `service` says, when it is in doubt only because proxies hold it, for just that port. It had
-    /// given it back a moment ago, or the record had it as another's, whose shadow somebody had given the same, and that one has given
-    /// it back.
-    fn reclaim(&mut self, service: &ServiceId, port: u16) -> Option<u16> {
-        let Answers { question, told } = self.asked.as_ref()?;
-        let shadow = self.ctx.index.shadow(service)?;
-        let (_, listen_port) = *shadow.ports.iter().find(|(one, _)| *one == port)?;
-        if !self.allocator.is_in_doubt(question, listen_port) {
-            return None;
-        }
-        let publisher = &self.ctx.publisher;
-        let carried = publisher.resources_of(&Owner::Service(service.clone())).into_iter().find(|entry| {
-            let Resource::Service(carried) = &*entry.resource else { return false };
-            carried.ports.iter().any(|one| (one.port, one.listen_port) == (port, listen_port))
-        })?;
-        // A proxy has a listen port for one Service, and refuses a second that wants it.
-        let not_for_another = |(_, status): &Told| {
-            let status = status.as_ref();
-            status.is_some_and(|status| {
-                !status.listen_ports.contains(&listen_port) || publisher.is_held(&status.digest, &carried)
-            })
-        };
-        let none_for_another = told.as_ref()?.iter().all(not_for_another);
-        (none_for_another && self.allocator.reclaim(question, service, port, listen_port))
-            .then_some(listen_port)
     }
 }

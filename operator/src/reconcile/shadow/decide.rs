@@ -65,6 +65,8 @@ impl Worker<'_> {
                 return Ok(Decided { step: self.none(id, removing).await?, ports: Vec::new(), refused });
             }
             Some(in_doubt) if ports.is_empty() => return Err(in_doubt.into()),
+            // What it has by its shadow is not taken from it before it is known who has it.
+            Some(claimed @ NoPort::Claimed(..)) => return Err(claimed.into()),
             _ => {}
         }
         let desired = desired(id, &ports, self.prefer_same_node, &self.ctx.namespace, &self.owner);

@@ -85,7 +85,7 @@ fn on(debug: &Debug, node: &str) -> Vec<ProxyPod> {
 }
 
 async fn ask(debug: &Debug, pods: Vec<ProxyPod>) -> Vec<NodeView> {
-    let mut told = proxies::ask_all(pods).await;
+    let mut told = proxies::ask_all(pods, &[]).await;
     told.sort_by(|(a, _), (b, _)| (&a.node, a.address).cmp(&(&b.node, b.address)));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     told.into_iter().map(|told| view(debug, told, now)).collect()
