@@ -212,11 +212,14 @@ impl Heartbeat {
 mod tests {
     use http_body_util::BodyExt as _;
     use tokio::runtime::Handle;
-    use weft_config::{Endpoints, EndpointsId, Entry, Resource};
+    use weft_config::status::Holder;
+    use weft_config::{Endpoints, EndpointsId, Entry, Port, Resource, Service, Timeouts, Traffic, Update};
 
     use super::*;
     use crate::access_log::{AccessLog, Format};
     use crate::listen::Carriers;
+    use crate::tables::Tables;
+    use crate::tables::apply::Applier;
 
     fn entry(name: &str) -> Entry {
         let id = EndpointsId { service: ServiceId::new("shop", name), port: 80 };
@@ -224,9 +227,14 @@ mod tests {
     }
 
     fn admin() -> Admin {
+        admin_of().0
+    }
+
+    fn admin_of() -> (Admin, Arc<Tables>) {
+        let tables = Arc::<Tables>::default();
         let metrics = Arc::new(Metrics::default());
         let log = AccessLog::new(Format::Off).unwrap();
-        let carriers = Carriers::new(Arc::default(), "node1", &[Handle::current()], log).unwrap();
+        let carriers = Carriers::new(Arc::clone(&tables), "node1", &[Handle::current()], log).unwrap();
         let sync = SyncView {
             status: Arc::default(),
             complete: watch::channel(true).1,
@@ -235,7 +243,7 @@ mod tests {
             offered: watch::channel(None).1,
         };
         let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)));
-        Admin { sync, listeners, metrics, draining: watch::channel(false).1 }
+        (Admin { sync, listeners, metrics, draining: watch::channel(false).1 }, tables)
     }
 
     async fn ask(admin: &Admin, path: &str, authorization: Option<&str>) -> (u16, String) {
@@ -247,6 +255,37 @@ mod tests {
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn for_whom_a_port_is_held_is_told_to_who_asks_for_it() {
+        let (admin, tables) = admin_of();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let id = ServiceId::new("shop", "cart");
+        let port = Port {
+            port: 80,
+            name: "http".into(),
+            listen_port: free,
+            traffic: Traffic::default(),
+            timeouts: Timeouts::default(),
+            endpoints: EndpointsId { service: id.clone(), port: 80 },
+            split: None,
+            restriction: None,
+        };
+        let service = Resource::Service(Service { id, ports: vec![port] });
+        let mut applier = Applier::new(tables, Arc::clone(&admin.listeners), Arc::default());
+        applier.apply(&Update { upserts: vec![Entry::new(service)], removals: Vec::new() });
+        let holder = Holder { listen_port: free, namespace: "shop".into(), name: "cart".into(), port: 80 };
+        for (query, holders) in [
+            (String::new(), vec![]),
+            ("?holders-of=".to_owned(), vec![]),
+            (format!("?holders-of={}", free ^ 1), vec![]),
+            (format!("?{HOLDERS_OF}{},x,{free},70000", free ^ 1), vec![holder]),
+        ] {
+            let (status, answer) = ask(&admin, &format!("{STATUS_PATH}{query}"), None).await;
+            let said: ProxyStatus = serde_json::from_str(&answer).unwrap();
+            assert_eq!((status, said.listen_ports, said.holders), (200, vec![free], holders), "{query}");
+        }
     }
 
     #[tokio::test]

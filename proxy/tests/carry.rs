@@ -5,8 +5,8 @@
 mod support;
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
@@ -17,6 +17,7 @@ use support::{Backend, Proxy, exchange, free_port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
+use weft_config::status::Holder;
 use weft_config::{HttpPolicy, Scheme, Timeouts, Traffic};
 use weft_proxy::drain::{Drain, drained};
 use weft_proxy::listen::Transport;
@@ -261,10 +262,14 @@ async fn a_port_is_held_until_its_connections_have_left() {
     let port = proxy.service("cart", &[backend.address]);
     let mut client = support::KeepAlive::connect(port).await;
     assert!(client.get().await.contains(" 200 OK"));
+    let for_whom = |proxy: &Proxy| proxy.listeners.holders([port, free_port()].into_iter());
+    let cart = Holder { listen_port: port, namespace: "shop".into(), name: "cart".into(), port: 80 };
+    assert_eq!(for_whom(&proxy), [cart]);
     proxy.remove("cart");
     support::until("nobody new is let in", || std::net::TcpStream::connect(("127.0.0.1", port)).is_err())
         .await;
     assert_eq!(proxy.listeners.held_ports(), [port], "a client is still connected");
+    assert_eq!(for_whom(&proxy), []);
     let answer = client.get().await;
     assert!(answer.contains(" 503 ") && answer.to_lowercase().contains("connection: close"), "{answer:?}");
     drop(client);
@@ -323,6 +328,32 @@ async fn services_that_take_each_others_ports_in_one_update_all_get_theirs() {
     proxy.move_to(&[("a", ports[1]), ("b", ports[2]), ("c", free)]);
     assert!(proxy.applier.rejections().is_empty(), "{:?}", proxy.applier.rejections());
     for (name, port) in names.iter().zip([ports[1], ports[2], free]) {
+        let answer = exchange(port, "GET / HTTP/1.0\r\n\r\n").await;
+        assert!(answer.contains(" 200 OK") && answer.ends_with(name), "{answer:?}");
+    }
+}
+
+/// The loops that accept are ended when their workers come to it. A port must not be refused to its next Service until then: nothing
+/// would try it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_changes_hands_in_one_update_however_busy_the_workers_are() {
+    let backends = [Backend::start("a").await, Backend::start("b").await];
+    let mut proxy = Proxy::start();
+    let [port, _] =
+        [("a", &backends[0]), ("b", &backends[1])].map(|(name, one)| proxy.service(name, &[one.address]));
+    let (busy, free) = (Arc::new(Barrier::new(3)), free_port());
+    for _ in 0..2 {
+        let busy = Arc::clone(&busy);
+        tokio::spawn(async move {
+            busy.wait();
+            busy.wait();
+        });
+    }
+    busy.wait();
+    proxy.move_to(&[("a", free), ("b", port)]);
+    busy.wait();
+    assert!(proxy.applier.rejections().is_empty(), "{:?}", proxy.applier.rejections());
+    for (name, port) in [("a", free), ("b", port)] {
         let answer = exchange(port, "GET / HTTP/1.0\r\n\r\n").await;
         assert!(answer.contains(" 200 OK") && answer.ends_with(name), "{answer:?}");
     }

@@ -242,6 +242,9 @@ impl Listeners {
         let mut state = self.state.lock();
         let Some(listener) = state.open.remove(&port) else { return };
         self.metrics.listeners.dec();
+        if let Some(socket) = &listener.socket {
+            socket::stop(socket);
+        }
         Self::leave(&mut state, port, listener);
     }
 

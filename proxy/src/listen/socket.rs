@@ -1,7 +1,7 @@
 //! Binding listen ports: IPv6 and IPv4 where the pod has both, IPv4 alone otherwise.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -30,6 +30,12 @@ pub(super) fn bind_udp(port: u16) -> io::Result<UdpSocket> {
     // A smaller queue will do.
     let _ = socket.set_recv_buffer_size(DATAGRAM_QUEUE);
     Ok(socket.into())
+}
+
+/// Ends the listening `socket`: whoever holds it still, its port can be bound again at once, and nobody waits in its queue.
+pub(super) fn stop(socket: &tokio::net::TcpListener) {
+    // It can fail only where nothing listens any more.
+    let _ = SockRef::from(socket).shutdown(Shutdown::Both);
 }
 
 /// Small writes go at once, and a peer that is gone is noticed.
