@@ -363,7 +363,7 @@ mod tests {
         }
     }
 
-    fn claimed(held_for: HeldFor) -> (Allocator, Vec<Option<u16>>) {
+    fn claimed(held_for: &HeldFor) -> (Allocator, Vec<Option<u16>>) {
         let records = [1, 2, 3].map(|i| Record { service: service(i), ports: vec![(80, 100)] });
         let mut allocator = Allocator::new(100, 101, records);
         let question = allocator.question();
@@ -373,7 +373,7 @@ mod tests {
             assert_eq!(allocator.allocate(&service(i), 80), Err(claims), "while nobody knows");
         }
         assert_eq!(allocator.in_doubt().next(), Some(100));
-        allocator.settle_claims(&question, &held_for);
+        allocator.settle_claims(&question, held_for);
         let has = [1, 2, 3].map(|i| allocator.by_owner.get(&(service(i), 80)).copied());
         (allocator, has.into())
     }
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn of_those_who_claim_a_port_the_one_has_it_for_whom_it_is_held_and_each_has_what_is_held_for_it() {
-        let has = |for_whom: &[_]| claimed(held(for_whom)).1;
+        let has = |for_whom: &[_]| claimed(&held(for_whom)).1;
         assert_eq!(has(&[(100, Some(2))]), [None, Some(100), None]);
         assert_eq!(has(&[(100, Some(2)), (101, Some(1))]), [Some(101), Some(100), None]);
         assert_eq!(has(&[(101, Some(1))]), [Some(101), Some(100), None], "the oldest of those who have none");
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn who_has_lost_a_claim_gets_another_port_and_who_gives_it_up_no_longer_claims() {
-        let (mut allocator, _) = claimed(HeldFor::new());
+        let (mut allocator, _) = claimed(&HeldFor::new());
         assert_eq!(allocator.allocate(&service(2), 80), Ok(101));
         assert_eq!(allocator.allocate(&service(3), 80), Err(NoPort::Exhausted(service(3), 80)));
 

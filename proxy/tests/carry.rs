@@ -333,6 +333,29 @@ async fn services_that_take_each_others_ports_in_one_update_all_get_theirs() {
     }
 }
 
+/// As when somebody has edited shadows while no operator led: each change comes alone, and those before the last cannot be taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_change_places_one_after_the_other_all_get_theirs() {
+    let names = ["a", "b", "c"];
+    let backends = [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await];
+    let mut proxy = Proxy::start();
+    let ports: Vec<_> =
+        names.iter().zip(&backends).map(|(name, one)| proxy.service(name, &[one.address])).collect();
+    proxy.move_to(&[("a", ports[1])]);
+    assert_eq!(proxy.applier.rejections().len(), 1, "it is another's");
+    assert!(exchange(ports[0], "GET / HTTP/1.0\r\n\r\n").await.ends_with('a'), "it goes on as it was");
+    for places in [[1, 0, 2], [0, 1, 2], [1, 2, 0], [0, 1, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0]] {
+        for (name, place) in names.iter().zip(places) {
+            proxy.move_to(&[(name, ports[place])]);
+        }
+        assert!(proxy.applier.rejections().is_empty(), "{places:?}: {:?}", proxy.applier.rejections());
+        for (name, place) in names.iter().zip(places) {
+            let answer = exchange(ports[place], "GET / HTTP/1.0\r\n\r\n").await;
+            assert!(answer.contains(" 200 OK") && answer.ends_with(name), "{places:?} {answer:?}");
+        }
+    }
+}
+
 /// The loops that accept are ended when their workers come to it. A port must not be refused to its next Service until then: nothing
 /// would try it again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

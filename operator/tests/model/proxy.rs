@@ -59,7 +59,8 @@ impl Proxy {
         }
     }
 
-    /// A Service that wants a listen port of another stays as it was; it is tried again when a port was closed.
+    /// A Service that wants a listen port of another stays as it was; it is tried again when a port was closed. Those that wait for one
+    /// another let go.
     pub(crate) fn take(&mut self, update: &Update) {
         let mut closed = false;
         for key in &update.removals {
@@ -70,11 +71,32 @@ impl Proxy {
         for entry in &update.upserts {
             closed |= self.upsert(entry);
         }
-        while std::mem::take(&mut closed) {
+        while std::mem::take(&mut closed) || self.let_go() {
             for entry in std::mem::take(&mut self.refused).into_values() {
                 closed |= self.upsert(&entry);
             }
         }
+    }
+
+    /// Each of those that were refused closes the ports that it no longer wants and another of them does. Whether there were any.
+    fn let_go(&mut self) -> bool {
+        let wanted: BTreeSet<u16> =
+            self.refused.values().flat_map(|entry| listen_ports(&entry.resource)).collect();
+        let mut any = false;
+        for (key, entry) in &self.refused {
+            let wants: BTreeSet<_> = listen_ports(&entry.resource).collect();
+            let held = self.held.get(key).and_then(|entry| service_of(&entry.resource).cloned());
+            let Some(mut service) = held else { continue };
+            let before = service.ports.len();
+            service
+                .ports
+                .retain(|port| wants.contains(&port.listen_port) || !wanted.contains(&port.listen_port));
+            if service.ports.len() < before {
+                any = true;
+                self.held.insert(Entry::new(Resource::Service(service)));
+            }
+        }
+        any
     }
 
     /// Whether a port was closed by it.

@@ -1,7 +1,7 @@
 //! Applies updates: resources to table entries, backends and listeners. One task owns the [`Applier`]; a change costs what
 //! it changes, not what there is.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use weft_config::model::EndpointsId;
@@ -66,7 +66,8 @@ impl Applier {
 
     /// Applies `update`; a resource that cannot be served keeps its old form and is noted as rejected.
     ///
-    /// One that was refused is tried again when a port has been closed.
+    /// One that was refused is tried again when a port has been closed. Whatever was held before, what leads to a configuration in
+    /// which no two Services want one port is taken whole.
     ///
     /// Removals and Services whose ports move come before what takes their place; endpoints come before the Services that
     /// lead to them, so that no request meets a Service without its endpoints. Who is who and who may do what come before
@@ -94,14 +95,39 @@ impl Applier {
         for key in people {
             self.remove(key);
         }
-        // What is taken now may close a port that another one waits for.
-        while std::mem::take(&mut self.closed) {
+        // What is taken now may close a port that another one waits for, and some may wait for one another.
+        while std::mem::take(&mut self.closed) || self.let_go() {
             for entry in std::mem::take(&mut self.refused).into_values() {
                 self.upsert(&entry);
             }
         }
         self.metrics.resources.set(i64::try_from(self.held.lock().len()).unwrap_or(i64::MAX));
         self.metrics.rejected.set(i64::try_from(self.rejections.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Each of those that were refused closes the ports that it no longer wants and another of them does. Whether there were any.
+    fn let_go(&mut self) -> bool {
+        let refused = self.refused.values().filter_map(|entry| service_of(&entry.resource));
+        let wanted: BTreeSet<u16> =
+            refused.clone().flat_map(|service| &service.ports).map(|port| port.listen_port).collect();
+        let mut smaller = Vec::new();
+        for service in refused {
+            let unwanted = |port: &Port| service.ports.iter().all(|one| one.listen_port != port.listen_port);
+            let before = self.held_ports(&service.id);
+            let (gone, ports): (Vec<_>, Vec<_>) =
+                before.into_iter().partition(|port| unwanted(port) && wanted.contains(&port.listen_port));
+            if !gone.is_empty() {
+                smaller.push(Service { id: service.id.clone(), ports });
+            }
+        }
+        let any = !smaller.is_empty();
+        for service in smaller {
+            // It binds nothing, so nothing can keep it from being so.
+            if self.upsert_service(&service).is_ok() {
+                self.held.lock().insert(&Entry::new(Resource::Service(service)));
+            }
+        }
+        any
     }
 
     /// Notes a resource that could not even be decoded. Its old form stays, but not when it is about access: what cannot be
@@ -353,6 +379,13 @@ const RULES_KEPT: usize = 8;
 
 /// Nobody runs as it.
 const NOBODY: &Identity = &Identity { addresses: Vec::new() };
+
+fn service_of(resource: &Resource) -> Option<&Service> {
+    match resource {
+        Resource::Service(service) => Some(service),
+        _ => None,
+    }
+}
 
 fn is_of_access(key: &ResourceKey) -> bool {
     matches!(key, ResourceKey::Identity(_) | ResourceKey::Access(_))
