@@ -14,7 +14,8 @@ pub struct ProxyStatus {
     pub digest: String,
     /// Every listen port the proxy holds, ascending: in its configuration or still with open connections.
     pub listen_ports: Vec<u16>,
-    /// For whom it holds those of them that were asked for; who is missing has connections left on it, or is not told.
+    /// For whom it holds those of them that were asked for. One that is missing is no longer in its configuration and has connections
+    /// left, or its version does not tell.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<Holder>,
     /// Resources it refused in their latest form.

@@ -45,7 +45,7 @@ pub enum NoPort {
     InDoubt(ServiceId, u16),
     /// Its shadow has one that another shadow has, too.
     #[error(
-        "Service {0} port {1} has listen port {2} by its shadow, and so has another Service: it stays as it is until every proxy has said for whom it holds it"
+        "Service {0} port {1} has listen port {2} by its shadow, and so has another: both stay as they are until every proxy has said for whom it holds it"
     )]
     Claimed(ServiceId, u16, u16),
 }
@@ -107,12 +107,7 @@ impl Allocator {
                 }
             }
         }
-        for (listen_port, owners) in allocator.claimed.extract_if(.., |_, owners| owners.len() == 1) {
-            for owner in owners {
-                allocator.owners.insert(listen_port, owner.clone());
-                allocator.by_owner.insert(owner, listen_port);
-            }
-        }
+        allocator.own_what_one_claims();
         // Whatever came before is unknown: every port not in use may be held.
         let unknown =
             (first..=last).filter(|port| !allocator.owners.contains_key(port)).map(|port| (port, 0));
@@ -129,6 +124,17 @@ impl Allocator {
     fn own(&mut self, owner: Owner, listen_port: u16) {
         self.owners.insert(listen_port, owner.clone());
         self.by_owner.insert(owner, listen_port);
+    }
+
+    /// What only one claims is its own.
+    fn own_what_one_claims(&mut self) {
+        for (listen_port, owners) in self.claimed.extract_if(.., |_, owners| owners.len() == 1) {
+            for owner in owners {
+                self.doubtful.remove(&listen_port);
+                self.owners.insert(listen_port, owner.clone());
+                self.by_owner.insert(owner, listen_port);
+            }
+        }
     }
 
     /// The listen port of `port` of `service`: the one it has, or a new one.
@@ -178,11 +184,21 @@ impl Allocator {
         Some(listen_port)
     }
 
-    /// Every proxy has said for whom it holds what was in doubt when `question` was put. Of those who claim a port each has what is
-    /// held for it; what is then left to nobody is the oldest one's of the others.
-    pub fn settle_claims(&mut self, question: &Question, held_for: &HeldFor) {
-        let claimed = std::mem::take(&mut self.claimed);
-        for (service, port) in claimed.values().flatten() {
+    /// Every proxy has said for whom it holds those of `asked`, which have been in doubt since `question` was put. Of those who claim
+    /// one of them the one has it for whom it is held, of the others each what is held for it, and what is then left to nobody is the
+    /// oldest one's of those that have none.
+    pub fn settle_claims(&mut self, asked: &[u16], question: &Question, held_for: &HeldFor) {
+        let settled = |port: &u16, _: &mut Vec<Owner>| asked.contains(port);
+        let claimed: Vec<_> = self.claimed.extract_if(.., settled).collect();
+        for (listen_port, owners) in &claimed {
+            if let Some(Some(holder)) = held_for.get(listen_port)
+                && owners.contains(holder)
+            {
+                self.doubtful.remove(listen_port);
+                self.own(holder.clone(), *listen_port);
+            }
+        }
+        for (service, port) in claimed.iter().flat_map(|(_, owners)| owners) {
             self.reclaim(question, held_for, service, *port);
         }
         for (listen_port, owners) in claimed {
@@ -218,11 +234,13 @@ impl Allocator {
                 self.outside.remove(&owner);
             }
         }
+        let before = self.releases;
         for owners in self.claimed.values_mut() {
-            owners.retain(|(owner, port)| owner != service || keep.contains(port));
+            let gives_up = |(owner, port): &mut Owner| owner == service && !keep.contains(port);
+            self.releases += owners.extract_if(.., gives_up).count() as u64;
         }
         self.claimed.retain(|_, owners| !owners.is_empty());
-        let before = self.releases;
+        self.own_what_one_claims();
         for owner in of(&self.by_owner).into_iter().filter(|(_, port)| !keep.contains(port)) {
             if let Some(listen_port) = self.by_owner.remove(&owner) {
                 self.owners.remove(&listen_port);
@@ -373,7 +391,7 @@ mod tests {
             assert_eq!(allocator.allocate(&service(i), 80), Err(claims), "while nobody knows");
         }
         assert_eq!(allocator.in_doubt().next(), Some(100));
-        allocator.settle_claims(&question, held_for);
+        allocator.settle_claims(&[100, 101], &question, held_for);
         let has = [1, 2, 3].map(|i| allocator.by_owner.get(&(service(i), 80)).copied());
         (allocator, has.into())
     }
@@ -389,6 +407,7 @@ mod tests {
         assert_eq!(has(&[(100, Some(2)), (101, Some(1))]), [Some(101), Some(100), None]);
         assert_eq!(has(&[(101, Some(1))]), [Some(101), Some(100), None], "the oldest of those who have none");
         assert_eq!(has(&[(100, None), (101, Some(1))]), [Some(101), Some(100), None], "proxies differ");
+        assert_eq!(has(&[(100, Some(2)), (101, Some(2))]), [None, Some(100), None], "its own before another");
         for nobody in [&[][..], &[(100, None)], &[(100, Some(4))], &[(101, Some(4))]] {
             assert_eq!(has(nobody), [Some(100), None, None], "the oldest: {nobody:?}");
         }
@@ -403,9 +422,13 @@ mod tests {
         let records = [1, 2].map(|i| Record { service: service(i), ports: vec![(80, 100), (81, 101)] });
         let mut allocator = Allocator::new(100, 101, records);
         let question = allocator.question();
-        allocator.release_except(&service(1), &[81]);
-        allocator.settle_claims(&question, &HeldFor::new());
-        assert_eq!(allocator.by_owner, BTreeMap::from([((service(2), 80), 100), ((service(1), 81), 101)]));
+        assert!(allocator.release_except(&service(1), &[81]), "whoever waits is to look again");
+        assert_eq!(allocator.allocate(&service(2), 80), Ok(100), "nobody else claims it any more");
+        assert!(allocator.allocate(&service(2), 81).is_err_and(|no_port| no_port.is_in_doubt()));
+        allocator.settle_claims(&[100], &question, &HeldFor::new());
+        assert!(allocator.allocate(&service(2), 81).is_err(), "it was not asked for");
+        allocator.settle_claims(&[101], &question, &HeldFor::new());
+        assert_eq!(allocator.allocate(&service(1), 81), Ok(101));
     }
 
     #[test]

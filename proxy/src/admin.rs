@@ -1,5 +1,6 @@
 //! `/livez`, `/readyz`, `/metrics`, what this proxy holds and who called whom, on a port of its own.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -102,11 +103,11 @@ impl Admin {
 
     fn status(&self, query: Option<&str>) -> ProxyStatus {
         let asked = query.and_then(|query| query.strip_prefix(HOLDERS_OF)).unwrap_or_default();
-        let asked = asked.split(',').filter_map(|port| port.parse().ok());
+        let asked: BTreeSet<u16> = asked.split(',').filter_map(|port| port.parse().ok()).collect();
         let totals = self.metrics.totals();
         ProxyStatus {
             listen_ports: self.listeners.held_ports(),
-            holders: self.listeners.holders(asked),
+            holders: self.listeners.holders(asked.into_iter()),
             requests: totals.requests,
             failures: totals.failures,
             ..ProxyStatus::clone(&self.sync.status.load())

@@ -158,12 +158,19 @@ async fn of_two_shadows_that_claim_a_listen_port_the_one_has_it_for_which_it_is_
 async fn while_a_proxy_is_silent_who_claims_a_listen_port_stays_as_he_is() {
     let proxy = OneProxy::default();
     proxy.silent.store(true, SeqCst);
-    let (api, operator) = edited(the_older_claims, proxy.clone()).await;
-    let claimed = "has listen port 10015 by its shadow, and so has another Service";
+    let edit = |api: &ApiServer| {
+        the_older_claims(api);
+        // It has something to do besides, for which there may be no listen port either.
+        api.put(CART, a_service("10.96.0.20", &(79..95).collect::<Vec<_>>()));
+    };
+    let (api, operator) = edited(edit, proxy.clone()).await;
+    let claimed = "has listen port 10015 by its shadow, and so has another";
     until("Degraded", &api, || degraded(&api)?.contains(claimed).then_some(())).await;
     two_more_looks(&api, &operator).await;
     let last = |shadow| target_ports(&api.get(shadow).unwrap()).last().copied();
     assert_eq!((last(SHADOW), last(PAY)), (Some((94, 10015)), Some((80, 10015))));
+    assert_eq!(ports_of(&api).unwrap(), (80..95).collect::<Vec<_>>());
+    api.put(CART, a_service("10.96.0.20", &(80..95).collect::<Vec<_>>()));
     proxy.silent.store(false, SeqCst);
     everybody_has_what_he_had(&api).await;
 }

@@ -159,10 +159,10 @@ pub(super) async fn serve(
     port: u16,
     busy: Busy,
     carriers: Arc<Carriers>,
-    connections: Arc<Connections>,
+    open: Open,
 ) {
+    let connections = &open.0;
     let entry = carriers.tables.port(port).clone().filter(|entry| matches!(entry.traffic, PortTraffic::Tcp));
-    let _open = Open::new(&connections);
     // In a box of its own: what waits for the end is as large as the larger of the two.
     let carried: Pin<Box<dyn Future<Output = ()> + Send>> = if let Some(entry) = entry {
         Box::pin(async move { tcp::carry(socket, client, &entry, &carriers).await })
@@ -174,6 +174,8 @@ pub(super) async fn serve(
         })
     };
     tokio::select! {
+        // Also before it is looked at for the first time: by now the port may be another Service's.
+        biased;
         () = connections.until_cut() => {}
         () = carried => {}
     }

@@ -34,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::tables::Tables;
 use crate::udp;
 
+use connection::Open;
 pub use connection::{Connections, header_arrived};
 pub use socket::prepare;
 pub use workers::start_worker;
@@ -136,7 +137,7 @@ pub struct Listeners {
 #[derive(Default)]
 struct State {
     open: BTreeMap<u16, Listener>,
-    /// Closed, with connections that have not left yet.
+    /// Closed. Whoever else holds the connections is one of them that has not left yet, or still accepts.
     leaving: Vec<(u16, Arc<Connections>)>,
     /// The whole process drains: listeners opened from now on tell their connections to leave, too.
     draining: bool,
@@ -252,20 +253,20 @@ impl Listeners {
         // Between accepting a connection and handing it on there is nothing to wait for: none is lost.
         listener.accepting.abort();
         listener.connections.tell_to_leave();
-        if listener.connections.count() > 0 {
-            let connections = Arc::clone(&listener.connections);
-            state.leaving.push((port, listener.connections));
-            tokio::spawn(async move {
-                tokio::time::sleep(LEAVE_DEADLINE).await;
+        let connections = Arc::downgrade(&listener.connections);
+        state.leaving.push((port, listener.connections));
+        tokio::spawn(async move {
+            tokio::time::sleep(LEAVE_DEADLINE).await;
+            if let Some(connections) = connections.upgrade() {
                 connections.cut();
-            });
-        }
+            }
+        });
     }
 
     /// Every port that is open or still has connections, ascending.
     pub fn held_ports(&self) -> Vec<u16> {
         let mut state = self.state.lock();
-        state.leaving.retain(|(_, connections)| connections.count() > 0);
+        state.leaving.retain(|(_, connections)| Arc::strong_count(connections) > 1);
         let mut ports: Vec<_> =
             state.open.keys().copied().chain(state.leaving.iter().map(|(port, _)| *port)).collect();
         ports.sort_unstable();
@@ -319,15 +320,17 @@ async fn accept(
                 continue;
             }
         };
+        // Open from now on, whenever its worker comes to it.
+        let open = Open::new(&connections);
         let busy = Busy::new(carriers.workers.idlest(&here));
-        let (carriers, connections) = (Arc::clone(&carriers), Arc::clone(&connections));
+        let carriers = Arc::clone(&carriers);
         if Arc::ptr_eq(&busy.0, &here) {
-            tokio::spawn(connection::serve(stream, client, port, busy, carriers, connections));
+            tokio::spawn(connection::serve(stream, client, port, busy, carriers, open));
         } else if let Ok(stream) = stream.into_std() {
             let runtime = busy.0.runtime.clone();
             runtime.spawn(async move {
                 if let Ok(stream) = TcpStream::from_std(stream) {
-                    connection::serve(stream, client, port, busy, carriers, connections).await;
+                    connection::serve(stream, client, port, busy, carriers, open).await;
                 }
             });
         }

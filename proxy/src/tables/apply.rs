@@ -66,8 +66,8 @@ impl Applier {
 
     /// Applies `update`; a resource that cannot be served keeps its old form and is noted as rejected.
     ///
-    /// One that was refused is tried again when a port has been closed. Whatever was held before, what leads to a configuration in
-    /// which no two Services want one port is taken whole.
+    /// One that was refused is tried again when a port has been closed, and closes what it no longer wants as soon as another that was
+    /// refused does. So whatever was held before, what leads to a configuration in which no two Services want one port is taken whole.
     ///
     /// Removals and Services whose ports move come before what takes their place; endpoints come before the Services that
     /// lead to them, so that no request meets a Service without its endpoints. Who is who and who may do what come before
@@ -106,26 +106,28 @@ impl Applier {
     }
 
     /// Each of those that were refused closes the ports that it no longer wants and another of them does. Whether there were any.
-    fn let_go(&mut self) -> bool {
+    fn let_go(&self) -> bool {
         let refused = self.refused.values().filter_map(|entry| service_of(&entry.resource));
         let wanted: BTreeSet<u16> =
             refused.clone().flat_map(|service| &service.ports).map(|port| port.listen_port).collect();
-        let mut smaller = Vec::new();
+        let mut any = false;
         for service in refused {
-            let unwanted = |port: &Port| service.ports.iter().all(|one| one.listen_port != port.listen_port);
+            let wants = |port: &Port| service.ports.iter().any(|one| one.listen_port == port.listen_port);
             let before = self.held_ports(&service.id);
             let (gone, ports): (Vec<_>, Vec<_>) =
-                before.into_iter().partition(|port| unwanted(port) && wanted.contains(&port.listen_port));
-            if !gone.is_empty() {
-                smaller.push(Service { id: service.id.clone(), ports });
+                before.into_iter().partition(|port| !wants(port) && wanted.contains(&port.listen_port));
+            if gone.is_empty() {
+                continue;
             }
-        }
-        let any = !smaller.is_empty();
-        for service in smaller {
-            // It binds nothing, so nothing can keep it from being so.
-            if self.upsert_service(&service).is_ok() {
-                self.held.lock().insert(&Entry::new(Resource::Service(service)));
+            any = true;
+            for port in gone {
+                self.close(port.listen_port);
+                if service.ports.iter().all(|one| one.port != port.port) {
+                    self.metrics.forget(&service.id, port.port);
+                }
             }
+            let smaller = Service { id: service.id.clone(), ports };
+            self.held.lock().insert(&Entry::new(Resource::Service(smaller)));
         }
         any
     }
@@ -216,12 +218,13 @@ impl Applier {
         let before = self.held_ports(&service.id);
         let mut bound = Vec::new();
         for port in &service.ports {
-            let ours = before.iter().any(|old| old.listen_port == port.listen_port);
             let taken = self.tables.port(port.listen_port);
             if let Some(other) = taken.as_ref().filter(|entry| entry.service != service.id) {
-                self.unbind(&bound);
                 return Err(format!("listen port {} belongs to {}", port.listen_port, &**other));
             }
+        }
+        for port in &service.ports {
+            let ours = before.iter().any(|old| old.listen_port == port.listen_port);
             let transport = Transport::of(&port.traffic);
             if ours {
                 // Another type on the same port: what listens there changes, too.
@@ -328,7 +331,13 @@ impl Applier {
 
     fn remove(&mut self, key: &ResourceKey) {
         self.rejections.remove(key);
-        self.refused.remove(key);
+        // What it has let go of it may have series of still.
+        let refused = self.refused.remove(key);
+        for service in refused.iter().filter_map(|entry| service_of(&entry.resource)) {
+            for port in &service.ports {
+                self.metrics.forget(&service.id, port.port);
+            }
+        }
         match key {
             ResourceKey::Service(id) => {
                 for port in self.held_ports(id) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use weft_config::{
     Endpoints, EndpointsId, Entry, Port, Resource, ResourceKey, Service, ServiceId, Timeouts, Traffic, Update,
 };
@@ -22,6 +23,8 @@ pub struct Proxy {
     pub applier: Applier,
     pub listeners: Arc<Listeners>,
     pub metrics: Arc<Metrics>,
+    /// What carries the traffic: a port is listened on by the one of its number, modulo two.
+    pub workers: [Handle; 2],
 }
 
 impl Proxy {
@@ -38,7 +41,7 @@ impl Proxy {
         let carriers = Carriers::new(Arc::clone(&tables), "node1", &workers, access_log).unwrap();
         let listeners = Arc::new(Listeners::new(carriers, Arc::clone(&metrics)).with_files(files));
         let applier = Applier::new(tables, Arc::clone(&listeners), Arc::clone(&metrics));
-        Self { applier, listeners, metrics }
+        Self { applier, listeners, metrics, workers }
     }
 
     /// Adds Service `shop/<name>` and returns the port it listens on.

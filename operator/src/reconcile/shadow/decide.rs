@@ -52,6 +52,8 @@ impl Worker<'_> {
         for port in annotations::carried(&service, &self.ctx.index.defaults()) {
             let listen_port = match self.allocate(id, port.port).await {
                 Ok(listen_port) => Some(listen_port),
+                // What it has by its shadow is not taken from it before it is known who has it.
+                Err(claimed @ NoPort::Claimed(..)) => return Err(claimed.into()),
                 Err(no_port) => {
                     refused = refused.or(Some(no_port));
                     self.allocator.outside(id, port.port)
@@ -65,8 +67,6 @@ impl Worker<'_> {
                 return Ok(Decided { step: self.none(id, removing).await?, ports: Vec::new(), refused });
             }
             Some(in_doubt) if ports.is_empty() => return Err(in_doubt.into()),
-            // What it has by its shadow is not taken from it before it is known who has it.
-            Some(claimed @ NoPort::Claimed(..)) => return Err(claimed.into()),
             _ => {}
         }
         let desired = desired(id, &ports, self.prefer_same_node, &self.ctx.namespace, &self.owner);
