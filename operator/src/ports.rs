@@ -407,10 +407,18 @@ mod tests {
         assert_eq!(has(&[(100, Some(2)), (101, Some(1))]), [Some(101), Some(100), None]);
         assert_eq!(has(&[(101, Some(1))]), [Some(101), Some(100), None], "the oldest of those who have none");
         assert_eq!(has(&[(100, None), (101, Some(1))]), [Some(101), Some(100), None], "proxies differ");
-        assert_eq!(has(&[(100, Some(2)), (101, Some(2))]), [None, Some(100), None], "its own before another");
         for nobody in [&[][..], &[(100, None)], &[(100, Some(4))], &[(101, Some(4))]] {
             assert_eq!(has(nobody), [Some(100), None, None], "the oldest: {nobody:?}");
         }
+    }
+
+    #[test]
+    fn who_claims_a_port_and_has_it_by_the_proxies_gets_no_other_that_one_of_them_still_holds_for_it() {
+        let records = [1, 2].map(|i| Record { service: service(i), ports: vec![(80, 101)] });
+        let mut allocator = Allocator::new(100, 101, records);
+        let question = allocator.question();
+        allocator.settle_claims(&[100, 101], &question, &held(&[(100, Some(2)), (101, Some(2))]));
+        assert_eq!(allocator.by_owner, BTreeMap::from([((service(2), 80), 101)]));
     }
 
     #[test]
@@ -426,7 +434,8 @@ mod tests {
         assert_eq!(allocator.allocate(&service(2), 80), Ok(100), "nobody else claims it any more");
         assert!(allocator.allocate(&service(2), 81).is_err_and(|no_port| no_port.is_in_doubt()));
         allocator.settle_claims(&[100], &question, &HeldFor::new());
-        assert!(allocator.allocate(&service(2), 81).is_err(), "it was not asked for");
+        let claims = Err(NoPort::Claimed(service(2), 81, 101));
+        assert_eq!(allocator.allocate(&service(2), 81), claims, "it was not asked for");
         allocator.settle_claims(&[101], &question, &HeldFor::new());
         assert_eq!(allocator.allocate(&service(1), 81), Ok(101));
     }

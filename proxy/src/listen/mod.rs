@@ -112,6 +112,15 @@ struct Listener {
     accepting: JoinHandle<()>,
 }
 
+impl Listener {
+    /// Nobody new is let in. For datagrams that is the end of the task alone.
+    fn stop(&self) {
+        if let Some(socket) = &self.socket {
+            socket::stop(socket);
+        }
+    }
+}
+
 /// Why no further port is opened.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -196,6 +205,9 @@ impl Listeners {
         let listener = self.start(port, transport, socket, || ())?;
         if let Some(before) = state.open.remove(&port) {
             self.metrics.listeners.dec();
+            if transport == Transport::Udp {
+                before.stop();
+            }
             Self::leave(&mut state, port, before);
         }
         self.insert(&mut state, port, listener);
@@ -227,7 +239,15 @@ impl Listeners {
         if transport == Transport::Udp {
             let server = udp::Server::new(socket::bind_udp(port)?, port, carriers)?;
             bound();
-            let accepting = tokio::spawn(server.run());
+            let until = Arc::clone(&connections);
+            let accepting = tokio::spawn(async move {
+                tokio::select! {
+                    // What is queued may be for a Service that no longer has the port.
+                    biased;
+                    () = until.until_cut() => {}
+                    () = server.run() => {}
+                }
+            });
             return Ok(Listener { transport, connections, socket: None, accepting });
         }
         let new = || TcpListener::from_std(socket::bind(port)?).map(Arc::new);
@@ -243,9 +263,7 @@ impl Listeners {
         let mut state = self.state.lock();
         let Some(listener) = state.open.remove(&port) else { return };
         self.metrics.listeners.dec();
-        if let Some(socket) = &listener.socket {
-            socket::stop(socket);
-        }
+        listener.stop();
         Self::leave(&mut state, port, listener);
     }
 

@@ -138,10 +138,11 @@ impl Metrics {
         Arc::clone(&series.metrics)
     }
 
-    /// Forgets the series of a port that is gone.
-    pub fn forget(&self, service: &ServiceId, port: u16) {
-        let gone = self.ports.lock().remove(&(service.clone(), port));
-        if let Some(series) = gone {
+    /// Forgets the series of all ports of `service` but `kept`.
+    pub fn forget_all_but(&self, service: &ServiceId, kept: &[u16]) {
+        let all = (service.clone(), 0)..=(service.clone(), u16::MAX);
+        let mut ports = self.ports.lock();
+        for (_, series) in ports.extract_if(all, |(_, port), _| !kept.contains(port)) {
             self.gone.lock().add(&series.metrics);
         }
     }
@@ -201,7 +202,7 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("udp_dropped_total{"), "nothing happened on it:\n{text}");
-        metrics.forget(&service, 80);
+        metrics.forget_all_but(&service, &[]);
         assert!(!metrics.encode().unwrap().contains("cart"));
         assert_eq!(metrics.totals(), totals, "what was carried was carried");
     }

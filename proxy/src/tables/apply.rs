@@ -122,9 +122,6 @@ impl Applier {
             any = true;
             for port in gone {
                 self.close(port.listen_port);
-                if service.ports.iter().all(|one| one.port != port.port) {
-                    self.metrics.forget(&service.id, port.port);
-                }
             }
             let smaller = Service { id: service.id.clone(), ports };
             self.held.lock().insert(&Entry::new(Resource::Service(smaller)));
@@ -223,28 +220,24 @@ impl Applier {
                 return Err(format!("listen port {} belongs to {}", port.listen_port, &**other));
             }
         }
-        for port in &service.ports {
-            let ours = before.iter().any(|old| old.listen_port == port.listen_port);
-            let transport = Transport::of(&port.traffic);
-            if ours {
-                // Another type on the same port: what listens there changes, too.
-                if let Err(error) = self.listeners.switch(port.listen_port, transport) {
-                    self.unbind(&bound);
-                    return Err(format!(
-                        "cannot listen on port {} for {transport}: {error}",
-                        port.listen_port
-                    ));
-                }
-                continue;
-            }
+        let ours = |port: &&Port| before.iter().any(|old| old.listen_port == port.listen_port);
+        for port in service.ports.iter().filter(|port| !ours(port)) {
             // In the tables before anybody is let in: else who connects at once finds nothing behind the port.
             let entry = self.entry(&service.id, port);
             let set = || self.tables.set(port.listen_port, Some(entry));
-            if let Err(error) = self.listeners.open(port.listen_port, transport, set) {
+            if let Err(error) = self.listeners.open(port.listen_port, Transport::of(&port.traffic), set) {
                 self.unbind(&bound);
                 return Err(format!("cannot listen on port {}: {error}", port.listen_port));
             }
             bound.push(port.listen_port);
+        }
+        // Another type on the same port: what listens there changes, too.
+        for port in service.ports.iter().filter(ours) {
+            let transport = Transport::of(&port.traffic);
+            if let Err(error) = self.listeners.switch(port.listen_port, transport) {
+                self.unbind(&bound);
+                return Err(format!("cannot listen on port {} for {transport}: {error}", port.listen_port));
+            }
         }
         let restrictions = |ports: &[Port]| -> Vec<_> {
             ports.iter().map(|port| (port.listen_port, port.restriction)).collect()
@@ -262,10 +255,9 @@ impl Applier {
                 self.close(old.listen_port);
                 self.closed = true;
             }
-            if !service.ports.iter().any(|port| port.port == old.port) {
-                self.metrics.forget(&service.id, old.port);
-            }
         }
+        let kept: Vec<_> = service.ports.iter().map(|port| port.port).collect();
+        self.metrics.forget_all_but(&service.id, &kept);
         Ok(())
     }
 
@@ -331,20 +323,14 @@ impl Applier {
 
     fn remove(&mut self, key: &ResourceKey) {
         self.rejections.remove(key);
-        // What it has let go of it may have series of still.
-        let refused = self.refused.remove(key);
-        for service in refused.iter().filter_map(|entry| service_of(&entry.resource)) {
-            for port in &service.ports {
-                self.metrics.forget(&service.id, port.port);
-            }
-        }
+        self.refused.remove(key);
         match key {
             ResourceKey::Service(id) => {
                 for port in self.held_ports(id) {
                     self.close(port.listen_port);
                     self.closed = true;
-                    self.metrics.forget(id, port.port);
                 }
+                self.metrics.forget_all_but(id, &[]);
             }
             ResourceKey::Endpoints(id) => {
                 // A Service may still lead here: it must answer 503, not use what is gone. Should its endpoints come back,

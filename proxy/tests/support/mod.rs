@@ -3,7 +3,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -112,6 +112,28 @@ impl Proxy {
     pub fn apply_all(&mut self, resources: impl IntoIterator<Item = Resource>) {
         let upserts = resources.into_iter().map(Entry::new).collect();
         self.applier.apply(&Update { upserts, removals: Vec::new() });
+    }
+}
+
+/// Keeps a worker from whatever else it has to do; until dropped.
+pub struct Blocked(Arc<Barrier>);
+
+impl Blocked {
+    pub fn new(worker: &Handle) -> Self {
+        let barrier = Arc::new(Barrier::new(2));
+        let theirs = Arc::clone(&barrier);
+        worker.spawn(async move {
+            theirs.wait();
+            theirs.wait();
+        });
+        barrier.wait();
+        Self(barrier)
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        self.0.wait();
     }
 }
 
