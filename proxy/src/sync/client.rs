@@ -51,11 +51,10 @@ pub(super) async fn follow(sync: &mut Sync, operator: &Operator) -> Result<(), S
     let channel = Endpoint::from_shared(operator.url.clone())?
         .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)))?
         .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(ASK)
         .keep_alive_timeout(PATIENCE)
         .keep_alive_while_idle(true)
-        .connect()
+        .connect_with_connector(sync.connector.clone())
         .await?;
     let mut client = ConfigDiscoveryClient::new(channel)
         .max_decoding_message_size(LARGEST_UPDATE)

@@ -3,6 +3,7 @@
 //! One task does it all, so there is nothing to lock. Losing the operator changes nothing but a gauge: what is in force
 //! stays in force.
 
+mod address;
 mod client;
 mod saver;
 
@@ -42,7 +43,7 @@ pub struct Operator {
 
 /// Waits between attempts to connect: doubled each time, with jitter.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Keeps the tables in step with the operator.
 pub struct Sync {
@@ -60,6 +61,7 @@ pub struct Sync {
     not_understood: BTreeMap<(i32, String), String>,
     reader_key: Arc<ArcSwapOption<String>>,
     offered: watch::Sender<Option<Offered>>,
+    connector: address::Connector,
     /// The operator's pod at the other end of the stream.
     operator: String,
     /// When the configuration last changed, in seconds since the epoch.
@@ -100,7 +102,7 @@ impl Sync {
         // Where nobody knows how old it is, nobody in it is believed.
         let mut age = Duration::MAX;
         let (forget_held, whole, not_understood) = Default::default();
-        let (operator, changed) = Default::default();
+        let (connector, operator, changed) = Default::default();
         let mut sync = Self {
             applier,
             metrics,
@@ -112,6 +114,7 @@ impl Sync {
             not_understood,
             reader_key,
             offered,
+            connector,
             operator,
             changed,
         };
