@@ -3,6 +3,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
@@ -160,9 +161,20 @@ pub fn endpoints_id(name: &str) -> EndpointsId {
     EndpointsId { service: id(name), port: 80 }
 }
 
-/// A port that nobody listens on now.
+/// A port that nobody has, neither for connections nor for datagrams, and that the kernel gives to nobody who does not ask for it:
+/// below its ephemeral range.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another process begins elsewhere.
+    let first = u16::try_from(std::process::id() % 200).unwrap() * 100;
+    loop {
+        let port = 10_000 + (first + NEXT.fetch_add(1, Relaxed)) % 22_000;
+        let free = std::net::TcpListener::bind(("::", port)).is_ok()
+            && std::net::UdpSocket::bind(("::", port)).is_ok();
+        if free {
+            return port;
+        }
+    }
 }
 
 /// A backend that notes what it is sent.
