@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::api::ApiServer;
 use super::{
-    CART, COREDNS, COREFILE, MESH, a_mesh, a_service, cluster, condition, corefile, operator, reason,
+    CART, COREDNS, COREFILE, MESH, SECOND, a_mesh, a_service, cluster, condition, corefile, operator, reason,
     standing_mesh, two_more_looks, until,
 };
 
@@ -160,6 +160,30 @@ async fn where_dns_is_left_alone_the_users_own_lines_stay() {
     api.delete(MESH);
     until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
     assert_eq!(corefile(&api), lines);
+}
+
+/// Of two MeshConfigs one was served that leaves DNS alone, then the other, while the watch did not show the first, then the first
+/// again. Its status says that there are no lines, and there are. Found by the model, seed 43363.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_dns_is_left_alone_the_lines_that_came_for_another_mesh_config_go() {
+    let (api, client) = cluster().await;
+    api.put(MESH, a_mesh(&json!({"dns": {"provider": "None"}})));
+    let _operator = operator(client);
+    until("Manual", &api, || (reason(&api, MESH, "DNSConfigured")? == "Manual").then_some(())).await;
+    let first = api.get(MESH).unwrap();
+    let mut second = a_mesh(&json!({}));
+    second["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:01Z");
+    api.put(SECOND, second);
+    until("Conflict", &api, || (reason(&api, SECOND, "Ready")? == "Conflict").then_some(())).await;
+    api.delete(MESH);
+    until("lines", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
+    api.mute(Some(MESH));
+    let status = first["status"].clone();
+    api.put(MESH, first);
+    api.edit_status(MESH, |mesh| mesh["status"] = status);
+    api.mute(None);
+    until("Conflict again", &api, || (reason(&api, SECOND, "Ready")? == "Conflict").then_some(())).await;
+    until("no lines", &api, || (corefile(&api) == COREFILE).then_some(())).await;
 }
 
 /// Somebody sets `dns.manage=false` and only then leaves DNS to himself: the lines would stay, and lead nowhere one day.

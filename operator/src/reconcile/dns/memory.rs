@@ -23,6 +23,8 @@ const READ_AGAIN: Duration = Duration::from_secs(120);
 pub(super) struct Memory {
     /// The MeshConfig it is about, and its generation.
     about: (Option<String>, Option<i64>),
+    /// This leader has written lines, or may have, and has not taken them out since: for whichever MeshConfig.
+    pub(super) has_written: bool,
     fights: BTreeMap<String, Round>,
     missing: BTreeMap<String, (Instant, Missing)>,
     pods: Option<(Instant, Pods)>,
@@ -57,7 +59,7 @@ impl Memory {
     pub(super) fn is_about(&mut self, mesh: &MeshConfig) {
         let about = (mesh.uid(), mesh.metadata.generation);
         if self.about != about {
-            *self = Self { about, ..Self::default() };
+            *self = Self { about, has_written: self.has_written, ..Self::default() };
         }
     }
 
@@ -149,5 +151,10 @@ mod tests {
         mesh.metadata.generation = Some(2);
         memory.is_about(&mesh);
         assert_eq!(memory.fight("coredns").message, "");
+        assert!(!memory.has_written);
+        memory.has_written = true;
+        mesh.metadata.generation = Some(3);
+        memory.is_about(&mesh);
+        assert!(memory.has_written, "whatever they were written for, they are there");
     }
 }

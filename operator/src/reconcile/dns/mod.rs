@@ -161,9 +161,9 @@ impl Keeper {
 
 /// Takes out what may be there from the time before DNS was to be left alone: once, until the status says so. From then on lines
 /// that look like ours are the user's, and while it says so we write none. Where the chart never gave a right to a `ConfigMap`
-/// there never was a line.
+/// there never was a line. of two `MeshConfigs` another may have been served meanwhile, and have had lines.
 async fn leave_alone(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Result<(), DnsError> {
-    if is_left_alone(mesh) {
+    if is_left_alone(mesh) && !memory.has_written {
         return Ok(());
     }
     let facts = take_out(ctx, mesh, memory).await?.facts;
@@ -201,6 +201,7 @@ async fn take_out(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Resu
             write(ctx, namespace, name, Some(map), &edit).await?;
         }
     }
+    memory.has_written = false;
     Ok(seen)
 }
 
@@ -270,6 +271,7 @@ async fn settle(
     if !fight.fight.may_write(now) {
         return Ok(Some(fight.message.clone()));
     }
+    memory.has_written |= part.is_some();
     write(ctx, namespace, name, live, &edit).await?;
     for (key, value) in edit {
         match value {
