@@ -162,7 +162,7 @@ async fn where_dns_is_left_alone_the_users_own_lines_stay() {
     assert_eq!(corefile(&api), lines);
 }
 
-/// Of two MeshConfigs one was served that leaves DNS alone, then the other, while the watch did not show the first, then the first
+/// Of two `MeshConfigs` one was served that leaves DNS alone, then the other, while the watch did not show the first, then the first
 /// again. Its status says that there are no lines, and there are. Found by the model, seed 43363.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_dns_is_left_alone_the_lines_that_came_for_another_mesh_config_go() {

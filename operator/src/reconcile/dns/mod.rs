@@ -161,7 +161,7 @@ impl Keeper {
 
 /// Takes out what may be there from the time before DNS was to be left alone: once, until the status says so. From then on lines
 /// that look like ours are the user's, and while it says so we write none. Where the chart never gave a right to a `ConfigMap`
-/// there never was a line. of two `MeshConfigs` another may have been served meanwhile, and have had lines.
+/// there never was a line. Of two `MeshConfigs` another may have been served meanwhile, and have had lines.
 async fn leave_alone(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Result<(), DnsError> {
     if is_left_alone(mesh) && !memory.has_written {
         return Ok(());
