@@ -74,14 +74,6 @@ impl State {
             self.logged -= self.log.pop_front().map_or(0, |oldest| oldest.changed.len());
         }
     }
-
-    /// The versions since the last one with `digest`, in the form proxies report theirs, oldest first. `None`: there was none, or
-    /// it is too long ago to know.
-    fn newer_than(&self, digest: &str) -> Option<impl Iterator<Item = &Version>> {
-        let digest = u64::from_str_radix(digest, 16).ok()?;
-        let at = self.log.iter().rposition(|version| version.digest == digest)?;
-        Some(self.log.range(at + 1..))
-    }
 }
 
 /// A change for one stream.
@@ -190,8 +182,9 @@ impl Publisher {
     /// a proxy that keeps up holds the current configuration at no moment anybody asks.
     pub fn is_recent(&self, digest: &str, while_ago: Duration) -> bool {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let newer = state.newer_than(digest);
-        newer.is_some_and(|mut newer| newer.next().is_none_or(|after| after.since.elapsed() <= while_ago))
+        let Ok(digest) = u64::from_str_radix(digest, 16) else { return false };
+        let Some(at) = state.log.iter().rposition(|version| version.digest == digest) else { return false };
+        state.log.get(at + 1).is_none_or(|after| after.since.elapsed() <= while_ago)
     }
 
     /// What was asked for one Service and could not be understood.
