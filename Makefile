@@ -51,14 +51,9 @@ generate-check: ## Fail when a generated file differs from its source
 e2e: deps ## End-to-end tests of one suite on the cluster: SUITE=main, data-path, smi or lifecycle
 	@tests/run-e2e.sh $(SUITE)
 
-# Of the suite `lifecycle`, which takes 18 minutes, one test or two for each subject; all of it: `make e2e SUITE=lifecycle`.
-LIFECYCLE := at_rest:: chaos:: dns_admission:: drift:: ha:: ownership::of_two outage:: removal::an_operator soak:: state:: \
-  upgrade:: upgrade_bad::an_image versions::
-
 .PHONY: e2e-all
-e2e-all: deps ## End-to-end tests of the suites main, data-path and smi, and the core of lifecycle
-	@for suite in main data-path smi; do tests/run-e2e.sh $$suite || exit 1; done
-	@REMOVALS=1 tests/run-e2e.sh lifecycle $(LIFECYCLE)
+e2e-all: deps ## End-to-end tests of the suites main, data-path and smi, and the core of lifecycle, on two clusters
+	@tests/run-all.sh
 
 ##@ Long campaigns, whose short forms are in `make test`
 

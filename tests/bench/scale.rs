@@ -2,7 +2,7 @@
 //! an EndpointSlice. One Service has servers, so that a change can be seen by traffic from every node.
 //!
 //! For each size, smallest first: Services are added until there are so many and all are carried; then changes are timed at
-//! rest and under 50 others a second, and one replica of the operator and one proxy are started anew. `SERVICES=5000` or
+//! rest and under 50 others a second, with kube-proxy and without, and one replica of the operator and one proxy are started anew. `SERVICES=5000` or
 //! `SERVICES=1000,2000` name the sizes, `BUSY_SECONDS` is how long the 50 a second last (30). With `KEEP=1` everything stays
 //! for a run with more Services; otherwise the Services are deleted in the end.
 
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
+use weft_tests::afterwards::afterwards;
 use weft_tests::cluster::{self, Cluster};
 use weft_tests::metrics::Metrics;
 use weft_tests::node::{Embedded, Process};
@@ -28,7 +29,7 @@ use weft_tests::{Result, mesh};
 
 use scale::churn::Churn;
 use scale::figures::Figures;
-use scale::flips::{Flips, percentile};
+use scale::flips::{Flips, Times, percentile};
 use scale::{figures, fill};
 
 /// Without `SERVICES`.
@@ -150,13 +151,9 @@ impl Bench {
 
         let leader = self.leader().await?;
         let process = self.embedded.process_of(&leader).await?;
-        let (began, cpu) = (Instant::now(), self.embedded.cpu(&process).await?);
-        let churn = Churn::start(&self.cluster, services);
-        let count = usize::try_from(busy.as_millis() / BETWEEN.as_millis())?;
-        let mut times = flips.time(count.max(20), BETWEEN).await?;
-        let changes = churn.stop().await? + times.seen.len();
+        let cpu = self.embedded.cpu(&process).await?;
+        let (mut times, changes) = self.while_others_come(services, flips, busy).await?;
         let cpu = self.embedded.cpu(&process).await? - cpu;
-        eprintln!("{:.0} changes a second", figures::float(changes) / began.elapsed().as_secs_f64());
         self.figures.add(services, "change_to_traffic_busy_ms_p50", percentile(&mut times.seen, 50), "ms");
         self.figures.add(services, "change_to_traffic_busy_ms_p99", percentile(&mut times.seen, 99), "ms");
         // Whose the time is: the API server's until it has answered, then everybody else's.
@@ -164,6 +161,10 @@ impl Bench {
         self.figures.add(services, "written_to_traffic_busy_ms_p99", percentile(&mut times.after, 99), "ms");
         let per_change = cpu.as_secs_f64() * 1000.0 / figures::float(changes);
         self.figures.add(services, "operator_cpu_ms_per_change", per_change, "ms");
+        let mut times = self.without_kube_proxy(services, flips, busy).await?;
+        let (seen, written) = (percentile(&mut times.seen, 99), percentile(&mut times.written, 99));
+        self.figures.add(services, "change_to_traffic_busy_no_kube_proxy_ms_p99", seen, "ms");
+        self.figures.add(services, "change_written_busy_no_kube_proxy_ms_p99", written, "ms");
 
         let operator = self.most_memory(mesh::operators(&self.cluster).await?).await?;
         self.figures.add(services, "operator_rss_mib", operator, "MiB");
@@ -172,6 +173,41 @@ impl Bench {
 
         self.restart_an_operator(services).await?;
         self.restart_a_proxy(services).await
+    }
+
+    /// Changes that are timed while others come, and how many there were in all.
+    async fn while_others_come(
+        &self,
+        services: usize,
+        flips: &mut Flips,
+        busy: Duration,
+    ) -> Result<(Times, usize)> {
+        let began = Instant::now();
+        let churn = Churn::start(&self.cluster, services);
+        let count = usize::try_from(busy.as_millis() / BETWEEN.as_millis())?;
+        let times = flips.time(count.max(20), BETWEEN).await?;
+        let changes = churn.stop().await? + times.seen.len();
+        eprintln!("{:.0} changes a second", figures::float(changes) / began.elapsed().as_secs_f64());
+        Ok((times, changes))
+    }
+
+    /// The same while nobody writes rules of the kernel for all these changes: every kube-proxy is frozen, and the rules stay that
+    /// lead to the proxies. On few cores that is what the mesh and the API server need by themselves.
+    async fn without_kube_proxy(&self, services: usize, flips: &mut Flips, busy: Duration) -> Result<Times> {
+        let signal = async |signal: &str| {
+            for node in &self.cluster.nodes {
+                self.embedded.signal_daemon(node, "kube-proxy", signal).await?;
+            }
+            Ok(())
+        };
+        let mut times = Times::default();
+        let frozen = async {
+            signal("STOP").await?;
+            times = self.while_others_come(services, flips, busy).await?.0;
+            Ok(())
+        };
+        afterwards(frozen, signal("CONT")).await?;
+        Ok(times)
     }
 
     /// What the leader does while nothing happens.

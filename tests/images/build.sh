@@ -20,6 +20,10 @@ for crate in weft-operator weft-proxy weft-lab; do
   RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile "${profile[$crate]}" --locked --target $TARGET -p $crate --bin $crate
 done
 
+# Suites on two clusters write the same archives.
+exec 8>"$ARCHIVES/lock"
+flock 8
+
 archives=()
 # pack <archive> <binary> <image> <entrypoint> [label=...]
 pack() {
