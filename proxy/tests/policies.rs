@@ -16,6 +16,8 @@ use weft_config::{HttpPolicy, RateLimit, Scheme, Timeouts, Traffic, UpstreamTls}
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx";
 
+const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+
 fn http(policy: HttpPolicy) -> Traffic {
     Traffic::Http(policy)
 }
@@ -229,15 +231,16 @@ async fn connect_is_refused() {
     assert_eq!(backend.seen().len(), 0);
 }
 
-/// A backend that speaks TLS; its certificate is for `name`.
-async fn tls_backend(name: &str) -> (SocketAddr, Vec<u8>) {
+/// A backend that speaks TLS; its certificate is for `name`. It takes every upgrade and echoes what follows.
+async fn tls_backend(name: &str, protocols: &[&str]) -> (SocketAddr, Vec<u8>) {
     let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
     let der = made.cert.der().to_vec();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let config = rustls::ServerConfig::builder()
+    let mut config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -246,8 +249,15 @@ async fn tls_backend(name: &str) -> (SocketAddr, Vec<u8>) {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                assert_ne!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "it was asked for HTTP/1.1");
                 let mut head = [0; 4096];
-                while stream.read(&mut head).await.is_ok_and(|n| n > 0) {
+                while let Ok(n @ 1..) = stream.read(&mut head).await {
+                    if head[..n].windows(8).any(|window| window.eq_ignore_ascii_case(b"upgrade:")) {
+                        stream.write_all(SWITCHING).await.unwrap();
+                        let (mut from, mut to) = tokio::io::split(stream);
+                        let _ = tokio::io::copy(&mut from, &mut to).await;
+                        return;
+                    }
                     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret";
                     stream.write_all(answer).await.unwrap();
                 }
@@ -260,8 +270,8 @@ async fn tls_backend(name: &str) -> (SocketAddr, Vec<u8>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn https_to_the_endpoints_is_verified() {
     let mut proxy = Proxy::start();
-    let (address, authority) = tls_backend("cart.shop.svc").await;
-    let (_, stranger) = tls_backend("cart.shop.svc").await;
+    let (address, authority) = tls_backend("cart.shop.svc", &[]).await;
+    let (_, stranger) = tls_backend("cart.shop.svc", &[]).await;
     let tls = |authorities: &[&Vec<u8>], name: &str, unverified| UpstreamTls {
         authorities: authorities.iter().map(|der| (*der).clone()).collect(),
         server_name: name.into(),
@@ -286,6 +296,30 @@ async fn https_to_the_endpoints_is_verified() {
         }
         proxy.remove("cart");
     }
+}
+
+/// An endpoint that may choose chooses h2, and there pingora drops what asks for the upgrade.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_reaches_an_endpoint_that_would_rather_speak_h2() {
+    let (address, authority) = tls_backend("cart.shop.svc", &["h2", "http/1.1"]).await;
+    let tls =
+        UpstreamTls { authorities: vec![authority], server_name: "cart.shop.svc".into(), unverified: false };
+    let policy = HttpPolicy { scheme: Scheme::Https(tls), ..HttpPolicy::default() };
+    let mut proxy = Proxy::start();
+    let port = proxy.service_with("cart", &[address], http(policy), Timeouts::default());
+    let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let head = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(client.read_u8().await.unwrap());
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    client.write_all(b"ping").await.unwrap();
+    let mut echo = [0; 4];
+    client.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"ping");
 }
 
 #[tokio::test(flavor = "multi_thread")]

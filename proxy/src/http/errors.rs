@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -78,10 +79,10 @@ pub struct Answer<'a> {
 impl Answer<'_> {
     /// Sends it. The connection ends with it.
     pub async fn send_and_close(&self, session: &mut Session, node: &NodeHeader) -> pingora::Result<()> {
-        if self.as_grpc(session, node)? {
+        if self.as_header(session, node)? {
             return Ok(());
         }
-        let body = Bytes::from(self.text() + "\n");
+        let body = self.body();
         let header = self.header(&body, node)?;
         session.as_downstream_mut().write_error_response(header, body).await
     }
@@ -91,10 +92,10 @@ impl Answer<'_> {
         if !session.as_downstream_mut().is_body_empty() {
             return self.send_and_close(session, node).await;
         }
-        if self.as_grpc(session, node)? {
+        if self.as_header(session, node)? {
             return Ok(());
         }
-        let body = Bytes::from(self.text() + "\n");
+        let body = self.body();
         let header = self.header(&body, node)?;
         session.as_downstream_mut().write_response_header(Box::new(header)).await?;
         session.as_downstream_mut().write_response_body(body, true).await
@@ -103,6 +104,10 @@ impl Answer<'_> {
     fn text(&self) -> String {
         let what = self.port.map_or_else(|| "this port".to_owned(), ToString::to_string);
         format!("weft: {what}: {}", self.reason)
+    }
+
+    fn body(&self) -> Bytes {
+        Bytes::from(self.text() + "\n")
     }
 
     fn header(&self, body: &Bytes, node: &NodeHeader) -> pingora::Result<ResponseHeader> {
@@ -120,15 +125,23 @@ impl Answer<'_> {
         header.insert_header("retry-after", wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
     }
 
-    /// To a caller that speaks gRPC, as a status without messages ("Trailers-Only" in gRPC over HTTP/2). False: it does not.
-    fn as_grpc(&self, session: &mut Session, node: &NodeHeader) -> pingora::Result<bool> {
-        if !is_grpc(session.req_header()) {
+    /// Over h2, to callers who take a header and no body: those who speak gRPC, and those who asked with HEAD, for whom pingora keeps no
+    /// body back there. False: it is to neither.
+    fn as_header(&self, session: &mut Session, node: &NodeHeader) -> pingora::Result<bool> {
+        let (grpc, head) = (is_grpc(session.req_header()), session.req_header().method == Method::HEAD);
+        let ServerSession::H2(stream) = session.as_downstream_mut() else { return Ok(false) };
+        if !grpc && !head {
             return Ok(false);
         }
-        let ServerSession::H2(stream) = session.as_downstream_mut() else { return Ok(false) };
-        if stream.response_written().is_some() {
-            return Ok(true);
+        if stream.response_written().is_none() {
+            let header = if grpc { self.grpc_header(node)? } else { self.header(&self.body(), node)? };
+            stream.write_response_header(Box::new(header), true)?;
         }
+        Ok(true)
+    }
+
+    /// A status without messages ("Trailers-Only" in gRPC over HTTP/2).
+    fn grpc_header(&self, node: &NodeHeader) -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build(200, Some(5))?;
         header.insert_header(CONTENT_TYPE, HeaderValue::from_static(GRPC))?;
         header.insert_header("grpc-status", grpc_status(self.status))?;
@@ -136,8 +149,7 @@ impl Answer<'_> {
         header.insert_header("grpc-message", message)?;
         self.set_retry_after(&mut header)?;
         node.set_on_response(&mut header)?;
-        stream.write_response_header(Box::new(header), true)?;
-        Ok(true)
+        Ok(header)
     }
 }
 

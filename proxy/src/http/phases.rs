@@ -1,7 +1,6 @@
 //! The life of a request, phase by phase, in the order in which pingora calls them. Each phase asks one policy module; no
 //! policy lives here. The order of what may refuse a request: its form, access control, rate limit, circuit breaker.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
+use weft_config::{HttpPolicy, Timeouts};
 
 use super::breaker::Admission;
 use super::errors::{self, Answer};
@@ -21,25 +21,38 @@ use super::headers::{self, NodeHeader};
 use super::log;
 use super::matching::{self, Form};
 use super::request::{Request, Target, ends};
-use super::retry::{MOST_TRIES, is_idempotent};
+use super::retry;
 use super::screen;
+use super::upstream::{HttpPort, Rules};
 use crate::access::{Denied, What, admit};
 use crate::access_log::AccessLog;
 use crate::edges::Ended;
 use crate::listen::header_arrived;
-use crate::tables::Tables;
+use crate::tables::{PortEntry, PortTraffic, Tables};
 
 /// Our side of the engine.
 pub struct Phases {
     tables: Arc<Tables>,
     node: NodeHeader,
     access_log: Arc<AccessLog>,
+    /// For the last requests on ports that are HTTP no more.
+    left_over: Arc<HttpPort>,
 }
 
 impl Phases {
     /// Phases over `tables`.
     pub fn new(tables: Arc<Tables>, node: NodeHeader, access_log: Arc<AccessLog>) -> Self {
-        Self { tables, node, access_log }
+        let left_over = Rules::new(&HttpPolicy::default(), Timeouts::default());
+        Self { tables, node, access_log, left_over: Arc::new(HttpPort::new(Arc::new(left_over))) }
+    }
+
+    /// By what policy a request at `port` is carried. On one that has become TCP there may be connections from before.
+    fn http<'a>(&'a self, port: &'a PortEntry) -> Option<&'a Arc<HttpPort>> {
+        match &port.traffic {
+            PortTraffic::Http(http) => Some(http),
+            PortTraffic::Tcp => Some(&self.left_over),
+            PortTraffic::Udp => None,
+        }
     }
 
     /// Decides where the request goes and whether it may. `Err`: with which status it is refused, and why.
@@ -119,7 +132,7 @@ impl ProxyHttp for Phases {
         let (source, listen_port) = ends(session);
         request.source = source;
         if let Some(port) = &*self.tables.port(listen_port)
-            && let Some(http) = port.http()
+            && let Some(http) = self.http(port)
         {
             let deadline = http.deadline(request.began);
             request.target = Some(Target { port: Arc::clone(port), http: Arc::clone(http), deadline });
@@ -166,14 +179,8 @@ impl ProxyHttp for Phases {
             return Error::err(ErrorType::HTTPStatus(503));
         };
         let endpoints = &request.backend().unwrap_or(&target.port.backend).endpoints;
-        let mut tried = [SocketAddr::from(([0, 0, 0, 0], 0)); MOST_TRIES];
-        let mut tries = 0;
-        for (slot, address) in tried.iter_mut().zip(request.tried()) {
-            *slot = address;
-            tries += 1;
-        }
         let (accounts, allowed) = (&self.tables.accounts, request.allowed.as_ref());
-        let pick = || admit::pick(accounts, &endpoints.load(), allowed, &tried[..tries]);
+        let pick = || admit::pick(accounts, &endpoints.load(), allowed, request.tried());
         let mut picked = pick();
         while let Some(endpoint) = &picked
             && target.http.settled(endpoint.endpoint(), request.began, request.left()).await
@@ -189,7 +196,7 @@ impl ProxyHttp for Phases {
         if left.is_some_and(|left| left.is_zero()) {
             return Error::err(ErrorType::ReadTimedout);
         }
-        if tries > 0 {
+        if request.tries() > 0 {
             target.port.metrics.retries.inc();
         }
         let upgrade = session.req_header().headers.contains_key(UPGRADE);
@@ -304,22 +311,11 @@ impl ProxyHttp for Phases {
         request: &mut Request,
         _client_reused: bool,
     ) -> Box<Error> {
-        let theirs = *error.esource() != ErrorSource::Downstream;
-        if theirs {
-            request.endpoint_failed();
+        if *error.esource() == ErrorSource::Unset && *error.etype() == ErrorType::InvalidHTTPHeader {
+            // Where a request becomes one of h2 pingora looks at its Host once more, and tells nobody whose it was.
+            error.as_down();
         }
-        let repeatable = session.as_downstream().response_written().is_none()
-            && theirs
-            && is_idempotent(&session.req_header().method)
-            && !session.as_downstream().retry_buffer_truncated()
-            && !matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
-        request.sent += 1;
-        let again = repeatable
-            && request.may_try_again()
-            && request
-                .target
-                .as_ref()
-                .is_some_and(|target| request.sent < target.http.tries.sent && target.http.budget.take());
+        let again = retry::after_it_broke(&error, session, request);
         error.set_retry(again);
         error
     }

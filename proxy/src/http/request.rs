@@ -1,6 +1,6 @@
 //! What one request carries along through the phases.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub struct Request {
     /// The endpoint in use, counted as outstanding.
     pub endpoint: Option<Outstanding>,
     /// Endpoints tried, the one in use included.
-    tried: [Option<SocketAddr>; MOST_TRIES],
+    tried: [SocketAddr; MOST_TRIES],
     tries: usize,
     /// How often it was sent to an endpoint that then broke the connection.
     pub sent: u8,
@@ -60,7 +60,7 @@ impl Default for Request {
             allowed: None,
             source: None,
             endpoint: None,
-            tried: [None; MOST_TRIES],
+            tried: [SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0); MOST_TRIES],
             tries: 0,
             sent: 0,
             reason: None,
@@ -93,14 +93,14 @@ impl Request {
     }
 
     /// The endpoints tried so far.
-    pub fn tried(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.tried.iter().flatten().copied()
+    pub fn tried(&self) -> &[SocketAddr] {
+        &self.tried[..self.tries.min(MOST_TRIES)]
     }
 
     /// Notes that `endpoint` is tried now.
     pub fn trying(&mut self, endpoint: Outstanding) {
         if let Some(slot) = self.tried.get_mut(self.tries) {
-            *slot = Some(endpoint.endpoint().address);
+            *slot = endpoint.endpoint().address;
         }
         self.tries += 1;
         self.endpoint = Some(endpoint);

@@ -2,6 +2,7 @@
 //!
 //! - A connection that could not be made: nothing was sent, so always, on another endpoint,
 //!   for up to three seconds.
+//! - A stream that the endpoint says it has not processed (RFC 9113, section 8.7): always, too, and that is no failure of the endpoint.
 //! - A connection that broke before any byte of an answer: when the method is idempotent (RFC 9110, section 9.2.2) and the
 //!   body, if any, is still at hand. This one costs from a budget, so that a Service in trouble is not drowned.
 
@@ -9,6 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::Method;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorSource, ErrorType, RetryType};
+
+use super::request::{Request, Target};
 
 /// How often a request of one port may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +52,38 @@ const EARNED_PER_SECOND: u64 = 10_000;
 const MOST_SAVED: u64 = 100_000;
 
 /// Whether RFC 9110 allows `method` to be repeated.
-pub fn is_idempotent(method: &Method) -> bool {
+fn is_idempotent(method: &Method) -> bool {
     matches!(
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
     )
+}
+
+/// Whether `request`, whose connection to an endpoint broke, is sent again. Notes whose failure it was.
+pub fn after_it_broke(error: &Error, session: &Session, request: &mut Request) -> bool {
+    let downstream = session.as_downstream();
+    let theirs = *error.esource() != ErrorSource::Downstream;
+    let repeatable =
+        theirs && downstream.response_written().is_none() && !downstream.retry_buffer_truncated();
+    if theirs && was_not_processed(error) {
+        // No failure: the endpoint takes nothing more on this connection.
+        return repeatable && request.may_try_again();
+    }
+    if theirs {
+        request.endpoint_failed();
+    }
+    request.sent += 1;
+    let safe = is_idempotent(&session.req_header().method)
+        && !matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+    let afforded = |target: &Target| request.sent < target.http.tries.sent && target.http.budget.take();
+    repeatable && safe && request.may_try_again() && request.target.as_ref().is_some_and(afforded)
+}
+
+/// Whether the endpoint says that it has not processed a request over h2: it refused the stream, wants it over HTTP/1.1, or had told
+/// before that it was about to close the connection. Pingora decides to retry after these, and after answers it cannot read.
+fn was_not_processed(error: &Error) -> bool {
+    matches!(error.retry, RetryType::Decided(true))
+        && matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)
 }
 
 /// How many retries may still be made, in thousandths.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::connectors::L4Connect;
+use pingora::protocols::ALPN;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
@@ -35,6 +36,8 @@ static GROUPS: AtomicU64 = AtomicU64::new(0);
 
 /// Makes `options` those of a connection for an upgrade, and returns the group it is in.
 pub(super) fn prepare(options: &mut PeerOptions, connect: Duration) -> u64 {
+    // Only there is a connection upgraded; an endpoint that may choose would choose h2.
+    options.alpn = ALPN::H1;
     options.custom_l4 = Some(Arc::new(Connector { connect }));
     options.idle_timeout = Some(UNUSED);
     // Far from the groups that policies have: 0, 1 and hashes.
