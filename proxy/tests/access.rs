@@ -400,6 +400,10 @@ async fn a_service_that_cannot_be_served_in_its_new_form_is_restricted_all_the_s
     proxy.apply(Resource::Service(both));
     assert_eq!(proxy.applier.rejections().len(), 1);
     assert_eq!((get(3, port, "/").await.0, get(2, port, "/").await.0), (403, 200));
+    let held = proxy.applier.held().lock().get(&ResourceKey::Service(id("web"))).unwrap();
+    let Resource::Service(held) = &*held.resource else { panic!("it is one") };
+    assert_eq!(held.ports.len(), 1);
+    assert!(held.ports[0].restriction.is_some(), "a restart goes by what is held");
 }
 
 #[tokio::test(flavor = "multi_thread")]

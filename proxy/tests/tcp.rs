@@ -7,11 +7,11 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use support::{Backend, Blocked, Proxy, exchange, free_port, until};
+use support::{Backend, Blocked, KeepAlive, Proxy, endpoints_id, exchange, free_port, id, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
-use weft_config::{Timeouts, Traffic};
+use weft_config::{Port, Resource, Service, Timeouts, Traffic};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
@@ -210,6 +210,50 @@ async fn a_port_changes_its_type_without_refusing_anybody() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     asking.await.unwrap();
+}
+
+/// They are told to leave with their next answer, and get one.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_on_connections_from_before_are_answered_when_a_port_becomes_tcp() {
+    let web = Backend::start("one").await;
+    let mut proxy = Proxy::start();
+    let port = proxy.service("db", &[web.address]);
+    let mut client = KeepAlive::connect(port).await;
+    assert!(client.get().await.starts_with("HTTP/1.1 200 "));
+    proxy.put("db", port, &[web.address], Traffic::Tcp, Timeouts::default());
+    let answer = client.get().await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 200 ") && answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_of_which_one_port_cannot_become_datagrams_stays_what_it_was() {
+    let web = Backend::start("one").await;
+    let mut proxy = Proxy::start();
+    let port = proxy.service("db", &[web.address]);
+    let second = free_port();
+    let of = |traffic: Traffic| {
+        let one = |port, listen_port| Port {
+            port,
+            name: format!("port-{port}"),
+            listen_port,
+            traffic: traffic.clone(),
+            timeouts: Timeouts::default(),
+            endpoints: endpoints_id("db"),
+            split: None,
+            restriction: None,
+        };
+        Resource::Service(Service { id: id("db"), ports: vec![one(80, port), one(81, second)] })
+    };
+    proxy.apply(of(Traffic::default()));
+    let taken = UdpSocket::bind(("::", second)).await.unwrap();
+    proxy.apply(of(Traffic::Udp));
+    assert_eq!(proxy.applier.rejections().len(), 1);
+    for port in [port, second] {
+        assert!(exchange(port, GET).await.ends_with("one"));
+    }
+    drop(taken);
+    proxy.apply(of(Traffic::Udp));
+    assert!(proxy.applier.rejections().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -204,11 +204,11 @@ impl Sync {
                 Err(error) => undecodable.push((resource, error)),
             }
         }
-        // From the first full answer on: until then what is held may be from long ago.
-        self.applier.accounts().believe();
         update.removals = self.removals(message);
         self.applier.apply(&update);
         self.note_undecodable(undecodable);
+        // From the first full answer on, and not before it is taken: until then what is held may be from long ago.
+        self.applier.accounts().believe();
         let refused =
             self.applier.rejections().iter().map(|(key, reason)| (v1::ResourceKey::from(key), reason));
         let unknown = self

@@ -1,21 +1,17 @@
 //! Applies updates: resources to table entries, backends and listeners. One task owns the [`Applier`]; a change costs what
 //! it changes, not what there is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weft_config::model::EndpointsId;
 use weft_config::wire::v1;
 use weft_config::{
-    Access, Endpoints, Entry, HttpPolicy, Identity, Port, Resource, ResourceKey, Restriction, Service,
-    ServiceId, Timeouts, Traffic, Update,
+    Access, Entry, Identity, Port, Resource, ResourceKey, Restriction, Service, ServiceId, Update,
 };
 
-use super::{Backend, PortEntry, PortTraffic, Tables, held};
+use super::entries::Entries;
+use super::{Tables, held};
 use crate::access::Accounts;
-use crate::balance::EndpointList;
-use crate::balance::split::{Share, Split};
-use crate::http::upstream::{HttpPort, Rules};
 use crate::listen::{Listeners, Transport};
 use crate::metrics::Metrics;
 
@@ -24,10 +20,8 @@ pub struct Applier {
     tables: Arc<Tables>,
     listeners: Arc<Listeners>,
     metrics: Arc<Metrics>,
+    entries: Entries,
     held: held::Shared,
-    /// The latest that were compiled: most ports ask for the same as others do.
-    rules: VecDeque<Arc<Rules>>,
-    backends: HashMap<EndpointsId, Arc<Backend>>,
     /// Resources refused in their latest form, and why.
     rejections: BTreeMap<ResourceKey, String>,
     /// Those of them that may be served once a port is closed.
@@ -39,8 +33,9 @@ pub struct Applier {
 impl Applier {
     /// Holds nothing yet.
     pub fn new(tables: Arc<Tables>, listeners: Arc<Listeners>, metrics: Arc<Metrics>) -> Self {
-        let (held, rules, backends, rejections, refused, closed) = Default::default();
-        Self { tables, listeners, metrics, held, rules, backends, rejections, refused, closed }
+        let entries = Entries::new(Arc::clone(&tables), Arc::clone(&metrics));
+        let (held, rejections, refused, closed) = Default::default();
+        Self { tables, listeners, metrics, entries, held, rejections, refused, closed }
     }
 
     /// What is held.
@@ -101,6 +96,7 @@ impl Applier {
                 self.upsert(&entry);
             }
         }
+        self.entries.forget_unused();
         self.metrics.resources.set(i64::try_from(self.held.lock().len()).unwrap_or(i64::MAX));
         self.metrics.rejected.set(i64::try_from(self.rejections.len()).unwrap_or(i64::MAX));
     }
@@ -123,8 +119,7 @@ impl Applier {
             for port in gone {
                 self.close(port.listen_port);
             }
-            let smaller = Service { id: service.id.clone(), ports };
-            self.held.lock().insert(&Entry::new(Resource::Service(smaller)));
+            self.hold(&service.id, ports);
         }
         any
     }
@@ -149,7 +144,7 @@ impl Applier {
         let applied = match &*entry.resource {
             Resource::Service(service) => self.upsert_service(service),
             Resource::Endpoints(id, endpoints) => {
-                self.upsert_endpoints(id, endpoints);
+                self.entries.set_endpoints(id, endpoints);
                 Ok(())
             }
             // All of an update at once, before this.
@@ -192,22 +187,29 @@ impl Applier {
         self.restrict_ports(&ServiceId::new(namespace, name), &ports);
     }
 
-    /// Restricts those of the ports held for the Service `id` that are named here.
-    fn restrict_ports(&mut self, id: &ServiceId, ports: &[(u16, Restriction)]) {
-        for held in self.held_ports(id) {
-            let named = ports.iter().find(|(listen_port, _)| *listen_port == held.listen_port);
-            if let Some((listen_port, restriction)) = named {
-                let entry = self.entry(id, &Port { restriction: Some(*restriction), ..held });
-                self.tables.set(*listen_port, Some(entry));
+    /// Restricts those of the ports held for the Service `id` that are named here. So they are held, too: whoever starts from the
+    /// snapshot knows nothing of what was refused.
+    fn restrict_ports(&mut self, id: &ServiceId, named: &[(u16, Restriction)]) {
+        let mut ports = self.held_ports(id);
+        let mut any = false;
+        for port in &mut ports {
+            let named = named.iter().find(|(listen_port, _)| *listen_port == port.listen_port);
+            if let Some((_, restriction)) = named.filter(|(_, new)| port.restriction != Some(*new)) {
+                port.restriction = Some(*restriction);
+                let entry = self.entries.entry(id, port);
+                self.tables.set(port.listen_port, Some(entry));
+                any = true;
             }
         }
-        self.tables.accounts.tell();
+        if any {
+            self.hold(id, ports);
+            self.tables.accounts.tell();
+        }
     }
 
-    fn upsert_endpoints(&mut self, id: &EndpointsId, endpoints: &Endpoints) {
-        let backend = self.backend(id);
-        let list = EndpointList::new(endpoints, &backend.endpoints.load());
-        backend.endpoints.store(Arc::new(list));
+    /// Of the Service `id` just these are held.
+    fn hold(&self, id: &ServiceId, ports: Vec<Port>) {
+        self.held.lock().insert(&Entry::new(Resource::Service(Service { id: id.clone(), ports })));
     }
 
     /// Binds what is new first: when a port cannot be had the Service stays as it was.
@@ -223,7 +225,7 @@ impl Applier {
         let ours = |port: &&Port| before.iter().any(|old| old.listen_port == port.listen_port);
         for port in service.ports.iter().filter(|port| !ours(port)) {
             // In the tables before anybody is let in: else who connects at once finds nothing behind the port.
-            let entry = self.entry(&service.id, port);
+            let entry = self.entries.entry(&service.id, port);
             let set = || self.tables.set(port.listen_port, Some(entry));
             if let Err(error) = self.listeners.open(port.listen_port, Transport::of(&port.traffic), set) {
                 self.unbind(&bound);
@@ -236,6 +238,7 @@ impl Applier {
             let transport = Transport::of(&port.traffic);
             if let Err(error) = self.listeners.switch(port.listen_port, transport) {
                 self.unbind(&bound);
+                self.switch_back(&before);
                 return Err(format!("cannot listen on port {} for {transport}: {error}", port.listen_port));
             }
         }
@@ -243,7 +246,7 @@ impl Applier {
             ports.iter().map(|port| (port.listen_port, port.restriction)).collect()
         };
         for port in service.ports.iter().filter(|port| !bound.contains(&port.listen_port)) {
-            let entry = self.entry(&service.id, port);
+            let entry = self.entries.entry(&service.id, port);
             self.tables.set(port.listen_port, Some(entry));
         }
         if restrictions(&service.ports) != restrictions(&before) {
@@ -261,66 +264,6 @@ impl Applier {
         Ok(())
     }
 
-    fn entry(&mut self, service: &ServiceId, port: &Port) -> Arc<PortEntry> {
-        let traffic = match &port.traffic {
-            Traffic::Http(policy) => PortTraffic::Http(self.http(port, policy)),
-            Traffic::Tcp => PortTraffic::Tcp,
-            Traffic::Udp => PortTraffic::Udp,
-        };
-        let breaker = match &traffic {
-            PortTraffic::Http(http) => http.breaker.clone(),
-            PortTraffic::Tcp | PortTraffic::Udp => None,
-        };
-        Arc::new(PortEntry {
-            service: service.clone(),
-            port: port.port,
-            listen_port: port.listen_port,
-            name: port.name.as_str().into(),
-            // Made empty when its endpoints have not come: it answers 503 until they do.
-            backend: self.backend(&port.endpoints),
-            split: port.split.as_ref().map(|split| self.split(split)),
-            restriction: port.restriction,
-            traffic,
-            timeouts: port.timeouts,
-            metrics: self.metrics.port(service, port.port, breaker),
-            edges: Arc::clone(&self.metrics.edges),
-        })
-    }
-
-    fn backend(&mut self, id: &EndpointsId) -> Arc<Backend> {
-        let new = || Arc::new(Backend::new(id.clone()));
-        Arc::clone(self.backends.entry(id.clone()).or_insert_with(new))
-    }
-
-    fn split(&mut self, split: &weft_config::Split) -> Split {
-        let mut shares = Vec::with_capacity(split.backends.len());
-        for one in &split.backends {
-            let nested = one.split.as_ref().map(|nested| self.split(nested));
-            shares.push(Share { backend: self.backend(&one.endpoints), weight: one.weight, split: nested });
-        }
-        Split::new(split.matches.clone(), shares)
-    }
-
-    /// The compiled policy; the one there is when it was made from the same.
-    fn http(&mut self, port: &Port, policy: &HttpPolicy) -> Arc<HttpPort> {
-        let before = self.tables.port(port.listen_port);
-        let before = before.as_ref().and_then(|entry| entry.http());
-        match before.filter(|http| http.is_for(policy, port.timeouts)) {
-            Some(same) => Arc::clone(same),
-            None => Arc::new(HttpPort::new(self.rules(policy, port.timeouts))),
-        }
-    }
-
-    fn rules(&mut self, policy: &HttpPolicy, timeouts: Timeouts) -> Arc<Rules> {
-        if let Some(same) = self.rules.iter().find(|rules| rules.are_for(policy, timeouts)) {
-            return Arc::clone(same);
-        }
-        let new = Arc::new(Rules::new(policy, timeouts));
-        self.rules.truncate(RULES_KEPT - 1);
-        self.rules.push_front(Arc::clone(&new));
-        new
-    }
-
     fn remove(&mut self, key: &ResourceKey) {
         self.rejections.remove(key);
         self.refused.remove(key);
@@ -332,16 +275,7 @@ impl Applier {
                 }
                 self.metrics.forget_all_but(id, &[]);
             }
-            ResourceKey::Endpoints(id) => {
-                // A Service may still lead here: it must answer 503, not use what is gone. Should its endpoints come back,
-                // it must find them.
-                if let Some(backend) = self.backends.get(id) {
-                    backend.endpoints.store(Arc::default());
-                    if Arc::strong_count(backend) == 1 {
-                        self.backends.remove(id);
-                    }
-                }
-            }
+            ResourceKey::Endpoints(id) => self.entries.remove_endpoints(id),
             // All of an update at once, before this.
             ResourceKey::Identity(_) => {}
             ResourceKey::Access(id) => self.tables.accounts.set_access(id, &Access::default()),
@@ -362,15 +296,22 @@ impl Applier {
         self.listeners.close(listen_port);
     }
 
+    /// Whatever was switched listens again for what it is in the tables.
+    fn switch_back(&self, ports: &[Port]) {
+        for port in ports {
+            let transport = Transport::of(&port.traffic);
+            if let Err(error) = self.listeners.switch(port.listen_port, transport) {
+                tracing::error!(port = port.listen_port, %error, "cannot listen for {transport} again");
+            }
+        }
+    }
+
     fn unbind(&self, ports: &[u16]) {
         for port in ports {
             self.close(*port);
         }
     }
 }
-
-/// How many compiled policies are kept for others that ask for the same.
-const RULES_KEPT: usize = 8;
 
 /// Nobody runs as it.
 const NOBODY: &Identity = &Identity { addresses: Vec::new() };

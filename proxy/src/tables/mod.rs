@@ -1,10 +1,11 @@
 //! What a request needs to know, compiled from resources: the local port it arrived on leads straight to it.
 //!
 //! One slot per port number, each swapped whole; a change of endpoints swaps only the list behind its backend. Requests
-//! take no lock and look nothing up by name. How resources become entries is in [`apply`], what
+//! take no lock and look nothing up by name. How updates are taken is in [`apply`], what ports come to in `entries`, what
 //! is held in which form in [`held`].
 
 pub mod apply;
+mod entries;
 pub mod held;
 
 use std::fmt;

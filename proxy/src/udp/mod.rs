@@ -29,6 +29,9 @@ const IDLE: Duration = Duration::from_secs(60);
 const MOST_SESSIONS: usize = 16_384;
 /// The largest datagram there is.
 const LARGEST: usize = 65_535;
+/// How often sessions are swept, and at most when there are too many: each sweep looks at all of them.
+const SWEEP: Duration = Duration::from_secs(5);
+const SWEEP_WHEN_FULL: Duration = Duration::from_secs(1);
 /// Datagrams taken in one go before others get their turn.
 const TURN: usize = 64;
 
@@ -41,6 +44,7 @@ pub struct Server {
     /// Sources that were denied since the last sweep: one line each in the access log.
     denied: HashSet<IpAddr>,
     seen: Seen,
+    swept: Instant,
 }
 
 /// What sessions depend on, as it was when they were last looked through.
@@ -77,13 +81,14 @@ impl Server {
             sessions: HashMap::new(),
             denied: HashSet::new(),
             seen: Seen::default(),
+            swept: Instant::now(),
         })
     }
 
     /// Until aborted.
     pub async fn run(mut self) {
         let mut buffer = vec![0; LARGEST].into_boxed_slice();
-        let mut sweep = interval(Duration::from_secs(5));
+        let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -100,7 +105,8 @@ impl Server {
 
     /// Takes in what has arrived.
     fn take_in(&mut self, buffer: &mut [u8]) {
-        let Some(entry) = self.entry() else { return };
+        // Where there is none, what has arrived must go all the same.
+        let entry = self.entry();
         for _ in 0..TURN {
             let (n, source) = match self.socket.try_recv_from(buffer) {
                 Ok(received) => received,
@@ -108,8 +114,9 @@ impl Server {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => continue,
                 Err(_) => return,
             };
+            let Some(entry) = &entry else { continue };
             entry.metrics.received.add(n as u64);
-            self.forward(&entry, source, &buffer[..n]);
+            self.forward(entry, source, &buffer[..n]);
         }
     }
 
@@ -156,7 +163,9 @@ impl Server {
 
     fn begin(&mut self, entry: &Arc<PortEntry>, source: SocketAddr) -> io::Result<Session> {
         if self.sessions.len() >= MOST_SESSIONS {
-            self.sweep();
+            if self.swept.elapsed() >= SWEEP_WHEN_FULL {
+                self.sweep();
+            }
             if self.sessions.len() >= MOST_SESSIONS {
                 return Err(io::Error::other("there are too many sessions"));
             }
@@ -218,6 +227,7 @@ impl Server {
         self.denied.clear();
         let idle = self.entry().and_then(|entry| entry.timeouts.idle).unwrap_or(IDLE);
         let now = Instant::now();
+        self.swept = now;
         self.sessions.retain(|_, session| !session.is_over(now, idle));
     }
 }
