@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
+use k8s_openapi::jiff::Timestamp;
 use weft_config::contract::PROXY_SERVICE_ACCOUNT;
 
 use crate::smi::Name;
@@ -29,6 +30,8 @@ pub struct ProxyFacts {
     pub name: Arc<str>,
     /// The object's uid.
     pub uid: Arc<str>,
+    /// When it was made, by the API server's clock, to the second.
+    pub created: Timestamp,
     /// The node it is on, or is meant for.
     pub node: Arc<str>,
     /// Its address, once it has one and until it has run to its end.
@@ -65,6 +68,7 @@ impl ProxyFacts {
         Some(Self {
             name: meta.name.as_deref()?.into(),
             uid: meta.uid.as_deref().unwrap_or_default().into(),
+            created: meta.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
             node: node(spec).unwrap_or_default().into(),
             address: address.filter(|_| !finished),
             template,
@@ -153,7 +157,7 @@ mod tests {
     fn pod(spec: &Value, status: &Value) -> Pod {
         let owner = json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "weft-proxy", "uid": "d", "controller": true}]);
         let metadata = json!({"namespace": "weft-system", "name": "weft-proxy-1", "uid": "u", "ownerReferences": owner,
-            "labels": {"weft.mesh/template": "abc"}});
+            "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"weft.mesh/template": "abc"}});
         serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
     }
 
@@ -170,6 +174,7 @@ mod tests {
         assert_eq!((&*facts.node, &*facts.template, &*facts.image), ("n1", "abc", "weft-proxy:1"));
         assert!(facts.ready && !facts.leaving && facts.trouble.is_none());
         assert_eq!((facts.restarts, facts.address), (2, Some([10, 0, 0, 1].into())));
+        assert_eq!(facts.created.to_string(), "2026-01-01T00:00:00Z");
     }
 
     #[test]

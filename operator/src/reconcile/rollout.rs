@@ -44,7 +44,8 @@ pub struct Seen {
     pub current: bool,
     /// It is on its way out.
     pub leaving: bool,
-    /// It was seen beside an older one: it came with a rollout, not with a new node or in the place of a lost pod.
+    /// It was seen beside an older one of another template: it came with this rollout, not with a new node, in the place of a
+    /// lost pod, or before what is rolled back.
     pub surged: bool,
     /// It is ready.
     pub ready: bool,

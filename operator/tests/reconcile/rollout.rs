@@ -31,10 +31,12 @@ fn status(waits: Option<&str>) -> Value {
         {"name": "proxy", "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": state}]})
 }
 
-/// A proxy pod of `template` on `node`.
+/// A proxy pod of `template` on `node`; one whose name begins with `new` is younger than the others.
 fn put_pod(api: &ApiServer, name: &str, node: &str, template: &str, waits: Option<&str>) {
+    let minute = u8::from(name.starts_with("new"));
     let pod = json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"labels": {"weft.mesh/template": template},
+            "creationTimestamp": format!("2026-01-01T00:0{minute}:00Z"),
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "weft-proxy", "uid": "d", "controller": true}]},
         "spec": {"nodeName": node, "containers": [{"name": "proxy", "image": "proxy:some"}]},
         "status": status(waits)});

@@ -1,7 +1,8 @@
 //! When a new proxy has failed. Pure.
 //!
 //! Only pods that came with the rollout are looked at: on a new node, on one that was restarted, or in the place of an evicted
-//! pod a proxy may be in trouble for reasons of the node's. And only while there is an old proxy left to keep.
+//! pod a proxy may be in trouble for reasons of the node's, and one that was there before what is rolled back has a life behind
+//! it. And only while there is an old proxy left to keep.
 
 use std::time::Duration;
 
@@ -43,10 +44,10 @@ pub fn of(wanted: &str, pods: &[Seen], pace: Pace) -> Option<Record> {
 
 /// Why `pod` has failed, if it has: a reason and a sentence.
 fn failure(pod: &Seen, old: &[&Seen], pace: Pace) -> Option<(String, String)> {
-    let beside = old.iter().any(|old| old.node == pod.node);
-    if !beside && !pod.surged {
+    if !pod.surged {
         return None;
     }
+    let beside = old.iter().any(|old| old.node == pod.node);
     let told = |reason: &str, message: String| Some((reason.to_owned(), message));
     let (reason, message) =
         pod.trouble.as_ref().map_or(("", ""), |(reason, message)| (reason.as_str(), message.as_str()));

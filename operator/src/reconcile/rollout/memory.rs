@@ -71,18 +71,21 @@ impl Memory {
         } else if self.held_since.is_none() {
             self.held_since = Some(now);
         }
-        let old_on =
-            |node: &str| pods.iter().any(|pod| !pod.leaving && pod.template != wanted && *pod.node == *node);
+        // After a change that is taken back, the one beside a pod that was there all the while is the younger.
+        let older_beside = |pod: &ProxyFacts| {
+            let stays = |old: &ProxyFacts| !old.leaving && old.template != wanted && old.node == pod.node;
+            pods.iter().any(|old| stays(old) && old.created < pod.created)
+        };
         // The old ones first: what they carried is what the new ones are compared with.
         let (new, old): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.template == wanted);
         let old: Vec<_> = old.into_iter().map(|pod| self.see(now, pod, false, false)).collect();
-        let new = new.into_iter().map(|pod| self.see(now, pod, true, old_on(&pod.node)));
+        let new = new.into_iter().map(|pod| self.see(now, pod, true, older_beside(pod)));
         let new: Vec<_> = new.collect();
         self.pods.retain(|_, known| now.saturating_duration_since(known.seen) < REMEMBERED);
         old.into_iter().chain(new).collect()
     }
 
-    fn see(&mut self, now: Instant, pod: &ProxyFacts, current: bool, beside: bool) -> Seen {
+    fn see(&mut self, now: Instant, pod: &ProxyFacts, current: bool, surges: bool) -> Seen {
         let said = pod.address.and_then(|address| self.told.get(&address));
         let (asked, said) = (said.is_some(), said.and_then(Option::as_ref));
         let total = said.map(|said| Carried { requests: said.requests, failures: said.failures });
@@ -98,7 +101,7 @@ impl Memory {
         if known.ready != pod.ready {
             (known.ready, known.since) = (pod.ready, now);
         }
-        known.surged |= beside;
+        known.surged |= surges;
         let silent = pod.ready && asked && said.is_none();
         known.silent_since = known.silent_since.filter(|_| silent).or_else(|| silent.then_some(now));
         // A new one is judged by all it did, an old one by what it did meanwhile.
@@ -135,13 +138,17 @@ fn rejections(status: &ProxyStatus) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
     use super::*;
     use crate::index::ProxyPod;
 
+    /// With a higher `last` it is younger.
     fn pod(uid: &str, node: &str, template: &str, last: u8) -> Arc<ProxyFacts> {
         Arc::new(ProxyFacts {
             name: uid.into(),
             uid: uid.into(),
+            created: Timestamp::from_second(last.into()).unwrap(),
             node: node.into(),
             address: Some([10, 0, 0, last].into()),
             template: template.to_owned(),
@@ -191,6 +198,23 @@ mod tests {
         assert!(seen[0].surged, "it came with the rollout");
         let seen = memory.look(now, "t3", false, &[new]);
         assert!(!seen[0].surged, "that was another rollout");
+    }
+
+    #[test]
+    fn a_pod_that_was_there_before_what_is_rolled_back_did_not_come_with_a_rollout() {
+        let (former, bad) = (pod("former", "n1", "t1", 1), pod("bad", "n1", "t2", 2));
+        let pods = [Arc::clone(&former), Arc::clone(&bad)];
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        let surged = |memory: &mut Memory, wanted, pods: &[_]| -> Vec<_> {
+            let seen = memory.look(now, wanted, false, pods).into_iter().filter(|pod| pod.surged);
+            seen.map(|pod| pod.name.to_string()).collect()
+        };
+        assert_eq!(surged(&mut memory, "t2", &pods), ["bad"]);
+        assert!(surged(&mut memory, "t1", &pods).is_empty());
+        assert!(surged(&mut Memory::default(), "t1", &pods).is_empty(), "nor for another leader");
+        // On a node that had got the bad one the former template is what is new.
+        let again = pod("again", "n1", "t1", 3);
+        assert_eq!(surged(&mut memory, "t1", &[bad, again]), ["again"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 use tokio::time::Instant;
@@ -90,6 +91,7 @@ impl Pod {
         Arc::new(ProxyFacts {
             name: format!("p{}", self.uid).into(),
             uid: self.uid.to_string().into(),
+            created: Timestamp::from_second(self.born.try_into().unwrap()).unwrap(),
             node: format!("n{}", self.node).into(),
             address: Some(self.address()),
             template: self.template.clone(),
@@ -392,6 +394,30 @@ fn every_kind_of_bad_proxy_stops_at_one_node_and_the_former_template_puts_it_rig
                 world.tick();
                 assert!(world.harmed().len() <= 1, "{kind:?}");
                 assert!(world.now - began < 60, "{kind:?}: {:?}", world.stage());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rollback_is_not_stopped_by_what_the_former_proxies_have_been_through() {
+    for kind in [Kind::Good, Kind::Fails, Kind::Crashes] {
+        for nodes in [2, 3, 10] {
+            for after in 1..40 {
+                let mut world = World::new(nodes);
+                for pod in &mut world.pods {
+                    (pod.restarts, pod.carried) = (2, (100_000, 40_000));
+                }
+                world.apply("t1", kind);
+                world.run(after);
+                world.apply("t0", Kind::Good);
+                for _ in 0..ENOUGH {
+                    world.tick();
+                    let stage = world.stage();
+                    assert!(world.failed.is_none(), "{kind:?} taken back after {after} s: {stage:?}");
+                }
+                assert_eq!(*world.stage(), Stage::Complete, "{kind:?} taken back after {after} s");
+                assert!(world.all_are("t0"));
             }
         }
     }
