@@ -23,10 +23,11 @@ use weft_config::ServiceId;
 use weft_crds::MeshConfig;
 
 use super::findings::Findings;
+use super::proxies::Told;
 use super::rollout::memory::Memory;
 use super::rollout::{self, Decision};
 use super::shadow::Shadows;
-use super::{daemonset, dns, proxies, status};
+use super::{daemonset, dns, status};
 use crate::annotations::Settings;
 use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
@@ -49,7 +50,7 @@ const UNDER_WAY: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(32);
 /// Changes of the index within this time are looked at once.
 const GATHER: Duration = Duration::from_millis(500);
-/// A proxy that is behind is asked a second time after this: a change may have been on its way.
+/// A proxy that answers and is behind is asked a second time after this: a change may have been on its way.
 const SECOND_LOOK: Duration = Duration::from_millis(300);
 /// A proxy that holds what was current so long ago, or later, keeps up with changes that come all the time.
 const KEEPS_UP: Duration = Duration::from_secs(5);
@@ -216,14 +217,14 @@ impl Reconciler {
                 mesh.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
             self.set_finalizers(mesh, &finalizers).await?;
         }
-        let kept = Box::pin(self.keep_proxies(mesh)).await.map_err(|error| error.to_string());
+        // First: a rollout is decided by what the proxies say now.
+        let (told, digest, all_current) = self.ask_proxies().await;
+        let kept = Box::pin(self.keep_proxies(mesh, &told)).await.map_err(|error| error.to_string());
         let (daemonset, rollout) = match kept {
             Ok((daemonset, rollout)) => (Ok(daemonset), Some(rollout)),
             Err(error) => (Err(error), None),
         };
         let dns = self.dns.keep(&self.ctx, mesh).await;
-        let (told, digest, all_current) = self.ask_proxies().await;
-        self.memory().note_told(&told);
         let counts = self.shadows.counts();
         let observed = status::Observed {
             generation: mesh.metadata.generation,
@@ -259,7 +260,11 @@ impl Reconciler {
         }))
     }
 
-    async fn keep_proxies(&self, mesh: &MeshConfig) -> Result<(DaemonSet, Decision), ReconcileError> {
+    async fn keep_proxies(
+        &self,
+        mesh: &MeshConfig,
+        told: &[Told],
+    ) -> Result<(DaemonSet, Decision), ReconcileError> {
         let (namespace, owner) = (&*self.ctx.namespace, owner(mesh));
         let service: Service = serde_json::from_value(daemonset::service(namespace, &owner))
             .map_err(|error| ReconcileError::Object("the proxies' Service", error))?;
@@ -267,7 +272,7 @@ impl Reconciler {
         let live = self.ctx.writer.look::<DaemonSet>(namespace, daemonset::NAME).await?;
         let template = daemonset::template(mesh, namespace, &self.ctx.proxy_image);
         let wanted = daemonset::wanted(&template, live.as_ref());
-        let rollout = self.decide(mesh, live.as_ref(), &wanted).await;
+        let rollout = self.decide(mesh, live.as_ref(), &wanted, told).await;
         let daemonset = daemonset::daemonset(mesh, namespace, &template, &rollout, &owner);
         let daemonset: DaemonSet = serde_json::from_value(daemonset)
             .map_err(|error| ReconcileError::Object("the proxies' DaemonSet", error))?;
@@ -276,11 +281,18 @@ impl Reconciler {
 
     /// How the proxies come to be of the template that is wanted. No rollout is stopped for a person to look at on the word of
     /// a watch alone: one that is behind shows a proxy that went long ago as ready, and as silent.
-    async fn decide(&self, mesh: &MeshConfig, live: Option<&DaemonSet>, wanted: &str) -> Decision {
+    async fn decide(
+        &self,
+        mesh: &MeshConfig,
+        live: Option<&DaemonSet>,
+        wanted: &str,
+        told: &[Told],
+    ) -> Decision {
         let (live, pace) = (live.map(daemonset::live), (&mesh.spec.proxy.rollout).into());
         let decide = |pods: &[Arc<ProxyFacts>]| {
             let (now, mut memory) = (Instant::now(), self.memory());
-            let pods = memory.look(now, wanted, live.as_ref().is_some_and(|live| live.holds), pods);
+            let holds = live.as_ref().is_some_and(|live| live.holds);
+            let pods = memory.look(now, wanted, holds, pods, told);
             let decision = rollout::decide(live.as_ref(), wanted, &pods, pace, memory.held_for(now));
             (decision, pods)
         };
@@ -304,12 +316,16 @@ impl Reconciler {
 
     /// What the proxies hold, what they should, and whether all do. The digest of one that keeps up is given as the current one;
     /// one that refuses something does not keep up.
-    async fn ask_proxies(&self) -> (Vec<proxies::Told>, String, bool) {
-        let mut told = self.ctx.outside.ask_proxies(self.ctx.index.proxies(), Vec::new()).await;
+    async fn ask_proxies(&self) -> (Vec<Told>, String, bool) {
+        let ask = |pods| self.ctx.outside.ask_proxies(pods, Vec::new());
         let recent = |digest: &str| self.ctx.publisher.is_recent(digest, KEEPS_UP);
-        if !told.iter().all(|(_, status)| status.as_ref().is_some_and(|status| recent(&status.digest))) {
+        let mut told = ask(self.ctx.index.proxies()).await;
+        // One that does not answer takes its time, and is not asked again before the next look.
+        let is_behind = |(_, status): &Told| status.as_ref().is_some_and(|status| !recent(&status.digest));
+        let behind: Vec<_> = told.extract_if(.., |told| is_behind(told)).map(|(pod, _)| pod).collect();
+        if !behind.is_empty() {
             tokio::time::sleep(SECOND_LOOK).await;
-            told = self.ctx.outside.ask_proxies(self.ctx.index.proxies(), Vec::new()).await;
+            told.extend(ask(behind).await);
         }
         let current = self.ctx.publisher.digest();
         let mut all_current = true;

@@ -1,11 +1,26 @@
 //! How a change of the proxies goes from node to node, as the DaemonSet and the status tell it. What its controller does with
 //! that is simulated beside the state machine, and seen end to end.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
+use weft_config::status::{ProxyStatus, Rejection};
+use weft_operator::dns::check::Answer;
+use weft_operator::index::ProxyPod;
+use weft_operator::outside::{Network, Outside};
+use weft_operator::publish::Publisher;
+use weft_operator::reconcile::proxies::Told;
 
 use super::api::ApiServer;
+use super::simulated::paths::slice;
 use super::{
-    DAEMONSET, MESH, a_mesh, cluster, condition, operator, reason, standing_mesh, two_more_looks, until,
+    CART, DAEMONSET, MESH, Operator, a_mesh, cluster, condition, operator, operator_among, reason,
+    standing_mesh, two_more_looks, until,
 };
 
 const PODS: &str = "/api/v1/namespaces/weft-system/pods";
@@ -18,6 +33,59 @@ fn strategy(api: &ApiServer) -> Option<Value> {
 fn template(api: &ApiServer) -> String {
     let labels = &api.get(DAEMONSET).unwrap()["spec"]["template"]["metadata"]["labels"];
     labels["weft.mesh/template"].as_str().unwrap().to_owned()
+}
+
+const OLD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 244, 1, 1));
+const NEW: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 244, 0, 2));
+
+/// Proxies that answer what they are told to.
+#[derive(Clone, Default)]
+struct Proxies {
+    /// By address; who is not among these does not answer.
+    says: Arc<Mutex<BTreeMap<IpAddr, ProxyStatus>>>,
+    /// Who was asked, question by question.
+    asked: Arc<Mutex<Vec<Vec<IpAddr>>>>,
+}
+
+impl Outside for Proxies {
+    fn ask_dns<'a>(&'a self, server: SocketAddr, domain: &'a str) -> BoxFuture<'a, Answer> {
+        Network.ask_dns(server, domain).boxed()
+    }
+
+    fn own_dns(&self) -> Option<SocketAddr> {
+        Network.own_dns()
+    }
+
+    fn ask_proxies(&self, pods: Vec<ProxyPod>, _: Vec<u16>) -> BoxFuture<'_, Vec<Told>> {
+        self.asked.lock().unwrap().push(pods.iter().map(|pod| pod.address).collect());
+        let says = self.says.lock().unwrap();
+        let told = pods.into_iter().map(|pod| (says.get(&pod.address).cloned(), pod));
+        ready(told.map(|(said, pod)| (pod, said)).collect()).boxed()
+    }
+
+    fn time(&self) -> Timestamp {
+        Network.time()
+    }
+}
+
+/// The EndpointSlice of the proxies at `addresses`.
+fn put_slice(api: &ApiServer, addresses: &[IpAddr]) {
+    let endpoint = |address| json!({"addresses": [address], "nodeName": "n", "conditions": {"ready": true}});
+    let endpoints: Vec<_> = addresses.iter().map(endpoint).collect();
+    let object = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"labels": {"kubernetes.io/service-name": "weft-proxy"}},
+        "endpoints": endpoints, "ports": [{"port": 9901, "protocol": "TCP"}]});
+    api.put(&slice("weft-system", "weft-proxy-1"), object);
+}
+
+/// A mesh that is up, whose proxies are `proxies`. It has no Services, so that nobody asks for listen ports.
+async fn mesh_among(proxies: &Proxies, spec: Value) -> (ApiServer, Operator) {
+    let (api, client) = cluster().await;
+    api.delete(CART);
+    api.put(MESH, a_mesh(&spec));
+    let operator = operator_among(client, Publisher::default(), proxies.clone());
+    until("DaemonSet", &api, || api.get(DAEMONSET)).await;
+    (api, operator)
 }
 
 /// How a proxy pod is: ready, or not since it waits for the reason given.
@@ -152,4 +220,43 @@ async fn it_is_not_stopped_by_what_only_a_watch_that_is_behind_shows() {
     api.delete(&format!("{PODS}/old0"));
     api.mute(None);
     until("Complete", &api, || (reason(&api, MESH, "RolloutPaused")? == "Complete").then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_stopped_by_the_look_that_hears_of_the_trouble() {
+    let proxies = Proxies::default();
+    let (api, operator) = mesh_among(&proxies, spec(json!("info"))).await;
+    let (_, wanted) = rolling(&api, 2).await;
+    put_pod(&api, "new0", "n0", &wanted, None);
+    for (pod, address) in [("old1", OLD), ("new0", NEW)] {
+        api.edit(&format!("{PODS}/{pod}"), |pod| pod["status"]["podIP"] = json!(address));
+    }
+    let rejections = vec![Rejection { resource: "Service shop/cart".into(), reason: "no".into() }];
+    let refuses = ProxyStatus { rejections, ..ProxyStatus::default() };
+    *proxies.says.lock().unwrap() = BTreeMap::from([(OLD, ProxyStatus::default()), (NEW, refuses)]);
+    two_more_looks(&api, &operator).await;
+    // From now on the two are asked.
+    let before = api.writes().len();
+    put_slice(&api, &[OLD, NEW]);
+    let held = || (strategy(&api)? == json!({"type": "OnDelete"})).then_some(());
+    until("held", &api, held).await;
+    // That a proxy refuses something is said in the status as well, at the end of each look.
+    assert_eq!(api.writes()[before], format!("PATCH {DAEMONSET}"), "{:#?}", &api.writes()[before..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_behind_is_asked_twice_in_a_look_and_one_that_does_not_answer_once() {
+    let proxies = Proxies::default();
+    let (behind, dead) = (NEW, OLD);
+    proxies.says.lock().unwrap().insert(behind, ProxyStatus::default());
+    let (api, operator) = mesh_among(&proxies, spec(json!("info"))).await;
+    put_slice(&api, &[behind, dead]);
+    let first = || proxies.asked.lock().unwrap().iter().position(|asked| !asked.is_empty());
+    let first = until("asked", &api, first).await;
+    two_more_looks(&api, &operator).await;
+    let asked = proxies.asked.lock().unwrap()[first..].to_vec();
+    for (n, asked) in asked.iter().enumerate() {
+        assert_eq!(*asked, if n % 2 == 0 { vec![behind, dead] } else { vec![behind] }, "question {n}");
+    }
+    assert!(asked.len() >= 4, "{asked:?}");
 }

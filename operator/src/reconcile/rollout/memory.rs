@@ -26,8 +26,6 @@ pub struct Memory {
     held_since: Option<Instant>,
     /// By uid.
     pods: HashMap<Arc<str>, Known>,
-    /// What the proxies said last, by their addresses; `None`: they were asked and did not answer.
-    told: HashMap<IpAddr, Option<ProxyStatus>>,
     /// What the last old pod of a node had carried in all.
     before: HashMap<Arc<str>, Carried>,
 }
@@ -45,19 +43,25 @@ struct Known {
     at_first: Option<Carried>,
 }
 
-impl Memory {
-    /// Takes what the proxies said to the last question.
-    pub fn note_told(&mut self, told: &[Told]) {
-        self.told = told.iter().map(|(pod, status)| (pod.address, status.clone())).collect();
-    }
+/// What the proxies said, by their addresses; `None`: they were asked and did not answer.
+type Answers<'a> = HashMap<IpAddr, Option<&'a ProxyStatus>>;
 
+impl Memory {
     /// For how long the controller has been held for the template that is wanted.
     pub fn held_for(&self, now: Instant) -> Duration {
         self.held_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// The pods as the rollout to the template `wanted` sees them. `holds`: the controller is held.
-    pub fn look(&mut self, now: Instant, wanted: &str, holds: bool, pods: &[Arc<ProxyFacts>]) -> Vec<Seen> {
+    /// The pods as the rollout to the template `wanted` sees them, by what they have just `told`. `holds`: the controller is held.
+    pub fn look(
+        &mut self,
+        now: Instant,
+        wanted: &str,
+        holds: bool,
+        pods: &[Arc<ProxyFacts>],
+        told: &[Told],
+    ) -> Vec<Seen> {
+        let told = told.iter().map(|(pod, status)| (pod.address, status.as_ref())).collect();
         if self.wanted != wanted {
             wanted.clone_into(&mut self.wanted);
             self.held_since = None;
@@ -78,16 +82,23 @@ impl Memory {
         };
         // The old ones first: what they carried is what the new ones are compared with.
         let (new, old): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.template == wanted);
-        let old: Vec<_> = old.into_iter().map(|pod| self.see(now, pod, false, false)).collect();
-        let new = new.into_iter().map(|pod| self.see(now, pod, true, older_beside(pod)));
+        let old: Vec<_> = old.into_iter().map(|pod| self.see(now, pod, &told, false, false)).collect();
+        let new = new.into_iter().map(|pod| self.see(now, pod, &told, true, older_beside(pod)));
         let new: Vec<_> = new.collect();
         self.pods.retain(|_, known| now.saturating_duration_since(known.seen) < REMEMBERED);
         old.into_iter().chain(new).collect()
     }
 
-    fn see(&mut self, now: Instant, pod: &ProxyFacts, current: bool, surges: bool) -> Seen {
-        let said = pod.address.and_then(|address| self.told.get(&address));
-        let (asked, said) = (said.is_some(), said.and_then(Option::as_ref));
+    fn see(
+        &mut self,
+        now: Instant,
+        pod: &ProxyFacts,
+        told: &Answers<'_>,
+        current: bool,
+        surges: bool,
+    ) -> Seen {
+        let said = pod.address.and_then(|address| told.get(&address));
+        let (asked, said) = (said.is_some(), said.copied().flatten());
         let total = said.map(|said| Carried { requests: said.requests, failures: said.failures });
         let known = self.pods.entry(Arc::clone(&pod.uid)).or_insert_with(|| Known {
             ready: pod.ready,
@@ -172,7 +183,7 @@ mod tests {
         let ready = pod("a", "n1", "t1", 1);
         let away = Arc::new(ProxyFacts { ready: false, ..(*ready).clone() });
         let mut so_for = |second, pod: &Arc<ProxyFacts>| {
-            memory.look(at(second), "t1", false, std::slice::from_ref(pod))[0].so_for.as_secs()
+            memory.look(at(second), "t1", false, std::slice::from_ref(pod), &[])[0].so_for.as_secs()
         };
         assert_eq!(so_for(0, &ready), 0);
         assert_eq!(so_for(4, &ready), 4);
@@ -184,19 +195,19 @@ mod tests {
     fn old_ones_are_judged_by_what_they_carried_meanwhile_and_new_ones_by_all() {
         let (mut memory, now) = (Memory::default(), Instant::now());
         let (old, new) = (pod("old", "n1", "t1", 1), pod("new", "n1", "t2", 2));
-        memory.note_told(&[told(1, 1000, 500)]);
-        memory.look(now, "t1", false, std::slice::from_ref(&old));
-        memory.look(now, "t2", false, std::slice::from_ref(&old));
-        memory.note_told(&[told(1, 1100, 501), told(2, 40, 3)]);
-        let seen = memory.look(now, "t2", false, &[old, Arc::clone(&new)]);
+        let at_first = [told(1, 1000, 500)];
+        memory.look(now, "t1", false, std::slice::from_ref(&old), &at_first);
+        memory.look(now, "t2", false, std::slice::from_ref(&old), &at_first);
+        let said = [told(1, 1100, 501), told(2, 40, 3)];
+        let seen = memory.look(now, "t2", false, &[old, Arc::clone(&new)], &said);
         assert_eq!(seen[0].carried, Carried { requests: 100, failures: 1 });
         assert_eq!(seen[1].carried, Carried { requests: 40, failures: 3 });
         assert!(seen[1].surged && !seen[0].surged);
         // What the node's proxy before had carried is remembered when it is gone.
-        let seen = memory.look(now, "t2", false, std::slice::from_ref(&new));
+        let seen = memory.look(now, "t2", false, std::slice::from_ref(&new), &said);
         assert_eq!(seen[0].before, Carried { requests: 1100, failures: 501 });
         assert!(seen[0].surged, "it came with the rollout");
-        let seen = memory.look(now, "t3", false, &[new]);
+        let seen = memory.look(now, "t3", false, &[new], &said);
         assert!(!seen[0].surged, "that was another rollout");
     }
 
@@ -206,7 +217,7 @@ mod tests {
         let pods = [Arc::clone(&former), Arc::clone(&bad)];
         let (mut memory, now) = (Memory::default(), Instant::now());
         let surged = |memory: &mut Memory, wanted, pods: &[_]| -> Vec<_> {
-            let seen = memory.look(now, wanted, false, pods).into_iter().filter(|pod| pod.surged);
+            let seen = memory.look(now, wanted, false, pods, &[]).into_iter().filter(|pod| pod.surged);
             seen.map(|pod| pod.name.to_string()).collect()
         };
         assert_eq!(surged(&mut memory, "t2", &pods), ["bad"]);
@@ -222,9 +233,8 @@ mod tests {
         let (mut memory, start) = (Memory::default(), Instant::now());
         let one = pod("a", "n1", "t1", 1);
         let mut silent = |seconds, told: &[Told]| {
-            memory.note_told(told);
             let now = start + Duration::from_secs(seconds);
-            memory.look(now, "t1", false, std::slice::from_ref(&one))[0].silent_for.as_secs()
+            memory.look(now, "t1", false, std::slice::from_ref(&one), told)[0].silent_for.as_secs()
         };
         let mute = || vec![(told(1, 0, 0).0, None)];
         assert_eq!(silent(0, &[]), 0, "not asked yet");
@@ -239,7 +249,7 @@ mod tests {
         let (mut memory, start) = (Memory::default(), Instant::now());
         let (old, new) = (pod("old", "n1", "t1", 1), pod("new", "n1", "t2", 2));
         let mut look = |seconds, pods: &[Arc<ProxyFacts>]| {
-            let seen = memory.look(start + Duration::from_secs(seconds), "t2", false, pods);
+            let seen = memory.look(start + Duration::from_secs(seconds), "t2", false, pods, &[]);
             seen.last().map(|pod| (pod.surged, pod.so_for.as_secs()))
         };
         assert_eq!(look(0, &[Arc::clone(&old), Arc::clone(&new)]), Some((true, 0)));
@@ -255,7 +265,7 @@ mod tests {
         let (mut memory, start) = (Memory::default(), Instant::now());
         let mut held = |seconds, wanted: &str, holds| {
             let now = start + Duration::from_secs(seconds);
-            memory.look(now, wanted, holds, &[]);
+            memory.look(now, wanted, holds, &[], &[]);
             memory.held_for(now).as_secs()
         };
         assert_eq!(held(0, "t1", true), 0);

@@ -188,7 +188,8 @@ impl World {
         let now = self.began + Duration::from_secs(self.now);
         let facts: Vec<_> = self.pods.iter().map(|pod| pod.facts(self.now)).collect();
         let holds = self.strategy == Strategy::Hold;
-        let seen = self.memory.look(now, &self.wanted, holds, &facts);
+        let told: Vec<_> = self.pods.iter().map(Pod::told).collect();
+        let seen = self.memory.look(now, &self.wanted, holds, &facts, &told);
         let live = Live {
             holds,
             template: self.template.clone(),
@@ -200,8 +201,6 @@ impl World {
         self.failed = decision.failed().cloned();
         self.template.clone_from(&self.wanted);
         self.last = Some(decision);
-        let told: Vec<_> = self.pods.iter().map(Pod::told).collect();
-        self.memory.note_told(&told);
     }
 
     fn staying(&self, node: usize) -> Vec<Pod> {
