@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use weft_crds::meshconfig::Rollout as Spec;
 
 use record::Record;
@@ -40,6 +41,8 @@ pub struct Seen {
     pub node: Arc<str>,
     /// Its image.
     pub image: Arc<str>,
+    /// When it was made.
+    pub created: Timestamp,
     /// It is made from the template that is wanted.
     pub current: bool,
     /// It is on its way out.
@@ -236,7 +239,7 @@ struct Nodes<'a> {
     old: BTreeSet<&'a str>,
     /// Nodes with any proxy.
     all: u32,
-    /// Nodes with a new proxy alone that has proven itself.
+    /// Nodes with a new proxy alone that has proven itself, beside an old one or before all of these were made.
     done: u32,
     /// Nodes with a new proxy that is ready.
     updated: u32,
@@ -254,7 +257,10 @@ impl<'a> Nodes<'a> {
         };
         let alone = |pod: &Seen| pod.current && pod.ready && !old.contains(&*pod.node);
         let (all, served, updated) = (count(&|_| true), count(&|pod| pod.ready), count(&alone));
-        let done = count(&|pod| alone(pod) && pod.so_for >= pace.observe);
+        // On a node that came new nobody has compared it with anything.
+        let first_old = staying().filter(|pod| !pod.current).map(|pod| pod.created).min();
+        let was_before = |pod: &Seen| first_old.is_some_and(|first| pod.created < first);
+        let done = count(&|pod| alone(pod) && pod.so_for >= pace.observe && (pod.surged || was_before(pod)));
         Self { old, all, done, updated, served }
     }
 
@@ -338,6 +344,25 @@ mod tests {
             })
             .into();
         assert_eq!(surges, [1, 1, 2, 2, 4, 4, 8, 8, 10, 10].map(Strategy::Roll));
+    }
+
+    #[test]
+    fn what_nobody_has_looked_at_makes_no_step_larger() {
+        let names: Vec<_> = (0..40).map(|i| format!("n{i:02}")).collect();
+        let later = Timestamp::from_second(60).unwrap();
+        let step = |new_at, old_at| {
+            let one = |(i, node): (usize, &String)| match i {
+                0..8 => Seen { surged: false, created: new_at, ..new(node) },
+                _ => Seen { created: old_at, ..old(node) },
+            };
+            let pods: Vec<_> = names.iter().enumerate().map(one).collect();
+            strategy(&live(40), &pods)
+        };
+        let before = Timestamp::default();
+        // While it was stopped eight nodes came, and then somebody took the record off.
+        assert_eq!(step(later, before), Strategy::Roll(1));
+        // A change is taken back: these eight have never been anything else.
+        assert_eq!(step(before, later), Strategy::Roll(8));
     }
 
     #[test]

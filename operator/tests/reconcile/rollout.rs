@@ -140,16 +140,17 @@ async fn rolling(api: &ApiServer, nodes: u32) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_goes_on_in_growing_steps_and_ends() {
-    let (api, _operator) = standing_mesh(spec(json!("info"))).await;
+    let (api, operator) = standing_mesh(spec(json!("info"))).await;
     assert_eq!(strategy(&api), Some(rolls(1)));
     let (_, wanted) = rolling(&api, 16).await;
-    let replace = |node: u32| {
-        put_pod(&api, &format!("new{node}"), &format!("n{node}"), &wanted, None);
-        api.delete(&format!("{PODS}/old{node}"));
-    };
-    (0..4).for_each(replace);
+    let put = |node| put_pod(&api, &format!("new{node}"), &format!("n{node}"), &wanted, None);
+    let take = |node| api.delete(&format!("{PODS}/old{node}"));
+    (0..4).for_each(put);
+    two_more_looks(&api, &operator).await;
+    (0..4).for_each(take);
     until("four nodes at a time", &api, || (strategy(&api)? == rolls(4)).then_some(())).await;
-    (4..16).for_each(replace);
+    (4..16).for_each(put);
+    (4..16).for_each(take);
     until("Complete", &api, || (reason(&api, MESH, "RolloutPaused")? == "Complete").then_some(())).await;
     until("at rest", &api, || (strategy(&api)? == rolls(1)).then_some(())).await;
 }

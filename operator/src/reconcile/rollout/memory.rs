@@ -128,6 +128,7 @@ impl Memory {
             name: Arc::clone(&pod.name),
             node: Arc::clone(&pod.node),
             image: Arc::clone(&pod.image),
+            created: pod.created,
             current,
             leaving: pod.leaving,
             surged: known.surged,
