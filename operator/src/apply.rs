@@ -5,6 +5,7 @@ mod compare;
 mod delete;
 mod error;
 mod object;
+mod quantity;
 mod seen;
 
 use std::future::poll_fn;

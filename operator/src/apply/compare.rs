@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::FIELD_MANAGER;
+use super::{FIELD_MANAGER, quantity};
+
+/// What holds amounts, by their names.
+const OF_AMOUNTS: [&str; 2] = ["limits", "requests"];
 
 /// Whether `live` has everything that `wanted` says. Lists are compared item by item: of the same length, each item of `live`
 /// having what that of `wanted` says, since the API server adds defaults inside of them.
@@ -10,6 +13,7 @@ pub(super) fn contains(live: &Value, wanted: &Value) -> bool {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => {
             wanted.iter().all(|(key, wanted)| match live.get(key) {
+                Some(live) if OF_AMOUNTS.contains(&key.as_str()) => contains_amounts(live, wanted),
                 Some(live) => contains(live, wanted),
                 // Absent and empty are the same to the API server.
                 None => is_empty(wanted),
@@ -20,6 +24,15 @@ pub(super) fn contains(live: &Value, wanted: &Value) -> bool {
         }
         _ => live == wanted,
     }
+}
+
+/// The same of amounts, which the API server writes in its own way.
+fn contains_amounts(live: &Value, wanted: &Value) -> bool {
+    let (Some(live), Some(wanted)) = (live.as_object(), wanted.as_object()) else { return live == wanted };
+    wanted.iter().all(|(name, wanted)| {
+        let both = live.get(name).and_then(Value::as_str).zip(wanted.as_str());
+        both.is_some_and(|(live, wanted)| quantity::same(live, wanted))
+    })
 }
 
 /// Whether we own a field of `live` that `wanted` does not set any more, so that applying it takes the field out.
@@ -69,6 +82,15 @@ mod tests {
         assert!(!contains(&live, &json!({"a": 2})));
         assert!(!contains(&live, &json!({"list": []})), "an item too many is a change");
         assert!(!contains(&live, &json!({"new": 1})));
+    }
+
+    #[test]
+    fn amounts_are_compared_as_amounts_and_nothing_else_is() {
+        let limits = |cpu: &str| json!({"resources": {"limits": {"cpu": cpu}}});
+        assert!(contains(&limits("1"), &limits("1000m")) && !contains(&limits("1"), &limits("1001m")));
+        assert!(!contains(&json!({"resources": {"limits": {}}}), &limits("1")));
+        assert!(!contains(&json!({"labels": {"cpu": "1"}}), &json!({"labels": {"cpu": "1000m"}})));
+        assert!(!contains(&json!({"data": {"limits": "1"}}), &json!({"data": {"limits": "1000m"}})));
     }
 
     #[test]

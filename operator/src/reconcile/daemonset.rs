@@ -2,6 +2,7 @@
 //! to node is decided in [`super::rollout`].
 
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Toleration;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use weft_config::contract;
@@ -52,7 +53,7 @@ pub fn template(mesh: &MeshConfig, namespace: &str, image: &str) -> Value {
     let proxy = &mesh.spec.proxy;
     let grace = drain_seconds(mesh) + proxy.drain.offered_seconds;
     let tolerations = match &proxy.tolerations {
-        Some(tolerations) => json!(tolerations),
+        Some(tolerations) => json!(tolerations.iter().map(without_empty).collect::<Vec<_>>()),
         // The pods of a tainted node need their proxy as well.
         None => json!([{"operator": "Exists"}]),
     };
@@ -67,7 +68,7 @@ pub fn template(mesh: &MeshConfig, namespace: &str, image: &str) -> Value {
             "serviceAccountName": NAME,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
-            "priorityClassName": proxy.priority_class_name,
+            "priorityClassName": said(&proxy.priority_class_name),
             "nodeSelector": proxy.node_selector,
             "tolerations": tolerations,
             "imagePullSecrets": proxy.image_pull_secrets,
@@ -123,6 +124,7 @@ pub fn daemonset(
     rollout: &Decision,
     owner: &Value,
 ) -> Value {
+    let observe = mesh.spec.proxy.rollout.observe_seconds;
     let failed = rollout.failed().and_then(|record| serde_json::to_string(record).ok());
     let annotations = failed.map(|failed| json!({record::ANNOTATION: failed}));
     json!({
@@ -134,7 +136,7 @@ pub fn daemonset(
             "selector": {"matchLabels": selector()},
             // The new proxy of a node is ready before the old one goes.
             "updateStrategy": update_strategy(rollout.strategy),
-            "minReadySeconds": mesh.spec.proxy.rollout.observe_seconds,
+            "minReadySeconds": (observe > 0).then_some(observe),
             "template": template,
         },
     })
@@ -146,6 +148,22 @@ fn update_strategy(strategy: Strategy) -> Value {
         Strategy::Roll(surge) => {
             json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 0}})
         }
+    }
+}
+
+/// What the API server keeps of a text: an empty one is left out, and would be missed with every look.
+fn said(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn without_empty(toleration: &Toleration) -> Toleration {
+    let said = |text: &Option<String>| text.as_deref().and_then(said).map(ToOwned::to_owned);
+    Toleration {
+        key: said(&toleration.key),
+        operator: said(&toleration.operator),
+        value: said(&toleration.value),
+        effect: said(&toleration.effect),
+        toleration_seconds: toleration.toleration_seconds,
     }
 }
 

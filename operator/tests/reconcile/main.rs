@@ -8,6 +8,7 @@ mod api;
 mod dns;
 mod exhausted;
 mod ownership;
+mod rest;
 mod rollout;
 #[path = "../simulated/mod.rs"]
 mod simulated;

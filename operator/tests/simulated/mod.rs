@@ -7,3 +7,4 @@ pub(crate) mod chart;
 pub(crate) mod fields;
 pub(crate) mod paths;
 pub(crate) mod store;
+pub(crate) mod typed;

@@ -1,7 +1,7 @@
 //! Objects in memory, as an API server keeps them: resource versions and preconditions, server-side apply, merge patches, the
-//! status apart, finalizers, garbage collection by owner, addresses and target ports for Services, and a log for watches. It
-//! knows few kinds, no other defaults and hardly any validation. Single-threaded and without a clock: whoever has it says what
-//! happens when.
+//! status apart, finalizers, garbage collection by owner, addresses and target ports for Services, fields that are left out and
+//! amounts that are written otherwise ([`typed`]), and a log for watches. It knows few kinds, no other defaults and hardly any
+//! validation. Single-threaded and without a clock: whoever has it says what happens when.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::fields::{self, Owners};
 use super::paths::{Key, Selector, Target};
+use super::typed;
 
 /// Who writes where nothing else is said.
 const SOMEBODY: &str = "kubectl";
@@ -225,10 +226,12 @@ impl Store {
             }
             None => Owners::new(),
         };
-        if !force && let Some(with) = fields::conflict(&object, &owners, manager, wanted) {
+        let mut wanted = wanted.clone();
+        typed::through(key, &mut wanted);
+        if !force && let Some(with) = fields::conflict(&object, &owners, manager, &wanted) {
             return Err(Refused::Conflict(with));
         }
-        fields::apply(&mut object, &mut owners, manager, wanted);
+        fields::apply(&mut object, &mut owners, manager, &wanted);
         validate(key, &object).map_err(Refused::Invalid)?;
         object["metadata"]["managedFields"] = fields::managed_fields(&owners, &wanted["apiVersion"]);
         self.owners.insert(key.clone(), owners);
@@ -266,6 +269,7 @@ impl Store {
 
     /// What the API server itself writes into an object.
     fn fill_in(&mut self, key: &Key, object: &mut Value, before: Option<&Value>, status: bool) {
+        typed::through(key, object);
         if key.0.ends_with(" services") {
             for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
                 if port["targetPort"].is_null() {
