@@ -192,14 +192,15 @@ pub fn decide(live: Option<&Live>, wanted: &str, pods: &[Seen], pace: Pace, held
         // It begins with the next look: what an earlier rollout had under way goes first.
         return decision(Strategy::Hold, rolling);
     }
-    if let Some(failed) = live.failed.as_ref().filter(|failed| failed.template == wanted) {
-        return decision(Strategy::Hold, Stage::Paused(failed.clone()));
-    }
     if pods.is_empty() {
         return decision(Strategy::Roll(1), Stage::NoRollout);
     }
     if nodes.old.is_empty() {
+        // Also when it was stopped, and what was to be kept has gone in other ways.
         return decision(Strategy::Roll(1), Stage::Complete);
+    }
+    if let Some(failed) = live.failed.as_ref().filter(|failed| failed.template == wanted) {
+        return decision(Strategy::Hold, Stage::Paused(failed.clone()));
     }
     if let Some(failed) = evidence::of(wanted, pods, pace) {
         return decision(Strategy::Hold, Stage::Paused(failed));
@@ -401,6 +402,9 @@ mod tests {
         let live = Live { holds: true, failed: Some(record.clone()), ..live(2) };
         let still = decide(Some(&live), "t2", &[old("a"), old("b")], PACE, Duration::ZERO);
         assert_eq!((still.strategy, still.failed()), (Strategy::Hold, Some(&record)));
+        // Whatever takes the old ones, there is nothing left to keep then.
+        let all_new = decide(Some(&live), "t2", &[new("a"), new("b")], PACE, Duration::ZERO);
+        assert_eq!((all_new.strategy, all_new.stage), (Strategy::Roll(1), Stage::Complete));
         // The former template: every proxy is of it already.
         let back = decide(Some(&live), "t1", &[new("a"), new("b")], PACE, Duration::ZERO);
         assert_eq!((back.strategy, back.failed()), (Strategy::Hold, None));

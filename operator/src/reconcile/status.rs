@@ -32,7 +32,7 @@ pub struct Observed<'a> {
     pub generation: Option<i64>,
     /// The proxies' DaemonSet as it is, or why it is not.
     pub daemonset: &'a Result<DaemonSet, String>,
-    /// How a change of the proxies stands; `None` when nothing can be said of it.
+    /// How a change of the proxies stands; `None` when nothing can be said of it, and what was said before still holds.
     pub rollout: Option<&'a Decision>,
     /// Where they are.
     pub namespace: &'a str,
@@ -59,20 +59,25 @@ pub struct Observed<'a> {
 pub struct Verdict {
     kind: &'static str,
     holds: bool,
-    reason: &'static str,
+    reason: String,
     message: String,
 }
 
 impl Verdict {
     /// `kind` holds or not, for `reason`; `message` is for people.
-    pub fn new(kind: &'static str, holds: bool, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, holds, reason, message: message.into() }
+    pub fn new(
+        kind: &'static str,
+        holds: bool,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { kind, holds, reason: reason.into(), message: message.into() }
     }
 }
 
 /// The status of the active MeshConfig; `before` is the one it had.
 pub fn of(observed: &Observed<'_>, before: &MeshConfigStatus, now: &Time) -> MeshConfigStatus {
-    let verdicts = verdicts(observed);
+    let verdicts = verdicts(observed, &before.conditions);
     let (desired, ready) = proxy_counts(observed);
     let in_sync = observed.told.iter().filter(|told| holds(told, observed.digest)).count();
     MeshConfigStatus {
@@ -116,11 +121,12 @@ pub fn is_well(condition: &Condition) -> bool {
     (condition.status == "True") != of_trouble
 }
 
-fn verdicts(observed: &Observed<'_>) -> [Verdict; 6] {
+fn verdicts(observed: &Observed<'_>, before: &[Condition]) -> [Verdict; 6] {
     let (proxies, dns, synced) = (proxies(observed), dns(&observed.dns.state), synced(observed));
-    let (paused, degraded) = (paused(observed), degraded(observed));
+    let paused = paused(observed, before);
+    let degraded = degraded(observed, paused.holds);
     let ready = match [&proxies, &dns].into_iter().find(|verdict| !verdict.holds) {
-        Some(missing) => Verdict::new(READY, false, missing.reason, &*missing.message),
+        Some(missing) => Verdict::new(READY, false, &*missing.reason, &*missing.message),
         None => Verdict::new(READY, true, "Ready", "the mesh carries traffic"),
     };
     [ready, proxies, dns, synced, paused, degraded]
@@ -178,15 +184,23 @@ fn proxies(observed: &Observed<'_>) -> Verdict {
     }
 }
 
-fn paused(observed: &Observed<'_>) -> Verdict {
-    let not = |reason, message: String| Verdict::new(ROLLOUT_PAUSED, false, reason, message);
-    match observed.rollout.map(|rollout| &rollout.stage) {
-        None | Some(Stage::NoRollout) => not("NoRollout", "no change of the proxies is under way".to_owned()),
-        Some(Stage::Complete) => not("Complete", "every proxy is as spec.proxy says".to_owned()),
-        Some(Stage::Rolling { updated, nodes }) => {
+fn paused(observed: &Observed<'_>, before: &[Condition]) -> Verdict {
+    let not = |reason: &str, message: String| Verdict::new(ROLLOUT_PAUSED, false, reason, message);
+    let Some(rollout) = observed.rollout else {
+        return match before.iter().find(|known| known.type_ == ROLLOUT_PAUSED) {
+            Some(known) => {
+                Verdict::new(ROLLOUT_PAUSED, known.status == "True", &*known.reason, &*known.message)
+            }
+            None => not("NoRollout", "no change of the proxies is under way".to_owned()),
+        };
+    };
+    match &rollout.stage {
+        Stage::NoRollout => not("NoRollout", "no change of the proxies is under way".to_owned()),
+        Stage::Complete => not("Complete", "every proxy is as spec.proxy says".to_owned()),
+        Stage::Rolling { updated, nodes } => {
             not("Rolling", format!("{updated} of {nodes} nodes have their new proxy"))
         }
-        Some(Stage::Paused(record)) => {
+        Stage::Paused(record) => {
             Verdict::new(ROLLOUT_PAUSED, true, "NewProxyFails", record.told(observed.namespace))
         }
     }
@@ -235,29 +249,30 @@ fn synced(observed: &Observed<'_>) -> Verdict {
     }
 }
 
-fn degraded(observed: &Observed<'_>) -> Verdict {
+fn degraded(observed: &Observed<'_>, paused: bool) -> Verdict {
     let failures = &observed.counts.failures;
     let rejected =
         observed.told.iter().flat_map(|(_, status)| status).any(|status| !status.rejections.is_empty());
-    match failures.values().next() {
-        Some(first) if failures.len() == 1 => Verdict::new(DEGRADED, true, "ShadowServices", &**first),
-        Some(first) => {
+    match (failures.values().next(), observed.daemonset) {
+        (Some(first), _) if failures.len() == 1 => Verdict::new(DEGRADED, true, "ShadowServices", &**first),
+        (Some(first), _) => {
             let message = format!("{first} (and {} more Services)", failures.len() - 1);
             Verdict::new(DEGRADED, true, "ShadowServices", message)
         }
-        None if !observed.problems.is_empty() => {
+        _ if !observed.problems.is_empty() => {
             Verdict::new(DEGRADED, true, "InvalidDefaults", observed.problems.join("; "))
         }
-        None if observed.rollout.is_some_and(|rollout| rollout.failed().is_some()) => Verdict::new(
+        (_, Err(error)) => Verdict::new(DEGRADED, true, "NotApplied", &**error),
+        _ if paused => Verdict::new(
             DEGRADED,
             true,
             "RolloutPaused",
             "a change of the proxies was stopped: see RolloutPaused",
         ),
-        None if rejected => {
+        _ if rejected => {
             Verdict::new(DEGRADED, true, "Rejected", "a proxy refuses a resource: see ConfigSynced")
         }
-        None => Verdict::new(DEGRADED, false, "AllWell", "nothing needs a person"),
+        _ => Verdict::new(DEGRADED, false, "AllWell", "nothing needs a person"),
     }
 }
 
@@ -274,7 +289,7 @@ fn conditions(
         Condition {
             type_: verdict.kind.to_owned(),
             status: status.to_owned(),
-            reason: verdict.reason.to_owned(),
+            reason: verdict.reason.clone(),
             message: verdict.message.clone(),
             observed_generation: generation,
             last_transition_time: known

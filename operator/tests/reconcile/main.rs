@@ -313,13 +313,14 @@ async fn a_refused_daemonset_is_told_in_the_status() {
     );
     api.put(MESH, a_mesh(&json!({})));
     let _operator = operator(client);
-    let (status, reason, message) =
-        until("ProxiesReady", &api, || condition(&api.get(MESH)?, "ProxiesReady")).await;
-    assert_eq!((status.as_str(), reason.as_str()), ("False", "NotApplied"));
-    assert!(
-        message.contains("DaemonSet weft-system/weft-proxy") && message.contains("memory limit"),
-        "{message}"
-    );
+    for (kind, told) in [("ProxiesReady", "False"), ("Degraded", "True")] {
+        let (status, reason, message) = until(kind, &api, || condition(&api.get(MESH)?, kind)).await;
+        assert_eq!((status.as_str(), reason.as_str()), (told, "NotApplied"));
+        assert!(
+            message.contains("DaemonSet weft-system/weft-proxy") && message.contains("memory limit"),
+            "{message}"
+        );
+    }
     until("the rest goes on", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
 }
 

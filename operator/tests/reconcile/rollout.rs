@@ -261,3 +261,19 @@ async fn one_that_is_behind_is_asked_twice_in_a_look_and_one_that_does_not_answe
     }
     assert!(asked.len() >= 4, "{asked:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stays_told_as_stopped_while_another_change_is_refused() {
+    let (api, _operator) = standing_mesh(spec(json!("info"))).await;
+    let (_, wanted) = rolling(&api, 2).await;
+    put_pod(&api, "new0", "n0", &wanted, Some("CrashLoopBackOff"));
+    let paused = || condition(&api.get(MESH)?, "RolloutPaused").filter(|(status, ..)| status == "True");
+    let told = until("RolloutPaused", &api, paused).await;
+    api.refuse("PATCH", DAEMONSET, 422, "a webhook says no", u32::MAX);
+    api.edit(MESH, |mesh| mesh["spec"] = spec(json!("trace")));
+    until("refused", &api, || (reason(&api, MESH, "Degraded")? == "NotApplied").then_some(())).await;
+    assert_eq!(paused(), Some(told));
+    api.refuse_no_more();
+    until("Rolling", &api, || (reason(&api, MESH, "RolloutPaused")? == "Rolling").then_some(())).await;
+    until("well", &api, || (reason(&api, MESH, "Degraded")? == "AllWell").then_some(())).await;
+}

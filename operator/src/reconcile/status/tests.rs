@@ -67,6 +67,17 @@ fn rolled(
     lines.collect::<Vec<_>>().join("\n")
 }
 
+fn record() -> Record {
+    Record {
+        template: "t".into(),
+        node: "node1".into(),
+        pod: "weft-proxy-x".into(),
+        image: "weft-proxy:bad".into(),
+        reason: "CrashLoopBackOff".into(),
+        message: "it ended with exit code 1 (Error)".into(),
+    }
+}
+
 #[test]
 fn people_read_how_it_stands() {
     let well = configured();
@@ -81,15 +92,7 @@ fn people_read_how_it_stands() {
     let in_sync = [told("node1", "d", false), told("node2", "d", false)];
     let rollout = |stage| Decision { strategy: Strategy::Hold, stage, served: 2 };
     let half = rollout(Stage::Rolling { updated: 1, nodes: 2 });
-    let record = Record {
-        template: "t".into(),
-        node: "node1".into(),
-        pod: "weft-proxy-x".into(),
-        image: "weft-proxy:bad".into(),
-        reason: "CrashLoopBackOff".into(),
-        message: "it ended with exit code 1 (Error)".into(),
-    };
-    let paused = rollout(Stage::Paused(record));
+    let paused = rollout(Stage::Paused(record()));
     let mut text = String::new();
     for (title, summary) in [
         ("all well", summary(&daemonset(2, 2, 2), &well, &in_sync, &none)),
@@ -182,4 +185,35 @@ fn times_change_only_when_the_condition_does() {
         (at(&third, DNS_CONFIGURED), at(&third, READY), at(&third, PROXIES_READY)),
         (time(30), time(30), time(10))
     );
+}
+
+#[test]
+fn what_was_stopped_is_said_to_be_while_the_daemonset_cannot_be_written() {
+    let (written, refused) =
+        (daemonset(2, 2, 1), Err("DaemonSet weft-system/weft-proxy: invalid".to_owned()));
+    let (dns, counts) = (configured(), Counts::default());
+    let stopped = Decision { strategy: Strategy::Hold, stage: Stage::Paused(record()), served: 2 };
+    let observed = Observed {
+        generation: Some(1),
+        daemonset: &written,
+        rollout: Some(&stopped),
+        namespace: "weft-system",
+        dns: &dns,
+        told: &[],
+        digest: "d",
+        counts: &counts,
+        problems: &[],
+        services: 0,
+        shadows: 0,
+        smi: SmiCounts::default(),
+    };
+    let first = of(&observed, &MeshConfigStatus::default(), &time(10));
+    let second = of(&Observed { daemonset: &refused, rollout: None, ..observed }, &first, &time(20));
+    let find = |status: &MeshConfigStatus, kind| {
+        status.conditions.iter().find(|condition| condition.type_ == kind).cloned().unwrap()
+    };
+    assert_eq!(find(&second, ROLLOUT_PAUSED), find(&first, ROLLOUT_PAUSED));
+    assert_eq!(find(&second, ROLLOUT_PAUSED).status, "True");
+    let degraded = find(&second, DEGRADED);
+    assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "NotApplied"));
 }
