@@ -3,6 +3,7 @@
 
 mod removal;
 mod say;
+mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,14 +39,8 @@ use crate::index::proxy_pods::ProxyFacts;
 use crate::listed;
 use crate::watches::Soon;
 use say::Said;
+use wait::{AT_REST, UNDER_WAY, wait};
 
-/// How often the proxies and the DNS pods are asked how they are although nothing seemed to happen. The API server is not
-/// asked then: what it has is watched.
-const AT_REST: Duration = Duration::from_secs(20);
-/// The same while something waits for a person who may come at any time.
-const WATCHFUL: Duration = Duration::from_secs(2);
-/// The same while something is on its way.
-const UNDER_WAY: Duration = Duration::from_millis(500);
 /// Longest wait before what failed is tried again; the waits are doubled from a second on.
 const LONGEST_WAIT: Duration = Duration::from_secs(32);
 /// Changes of the index within this time are looked at once.
@@ -241,23 +236,20 @@ impl Reconciler {
             smi: self.findings.counts(),
         };
         let before = self.status_of(mesh);
-        let status = status::of(&observed, &before, &Time(self.ctx.outside.time()));
-        let rolling = rollout.is_some_and(|rollout| rollout.is_under_way());
-        let settled = !rolling && status.conditions.iter().all(status::is_well);
+        let now = self.ctx.outside.time();
+        let status = status::of(&observed, &before, &Time(now));
+        let conditions = status.conditions.clone();
         self.write_status(mesh, status).await?;
         let failure = daemonset.err().or_else(|| dns.state.failure().map(ToOwned::to_owned));
-        if let Some(error) = failure {
+        let again = failure.map(|error| {
             tracing::warn!(name = mesh.name_any(), error, "MeshConfig");
-            return Ok(Action::requeue(self.failed()));
+            self.failed()
+        });
+        if again.is_none() {
+            self.failures.store(0, Ordering::Relaxed);
         }
-        self.failures.store(0, Ordering::Relaxed);
-        Ok(Action::requeue(if settled && all_current {
-            AT_REST
-        } else if settled || (dns.state.waits_for_a_person() && !rolling) {
-            WATCHFUL
-        } else {
-            UNDER_WAY
-        }))
+        let rolling = rollout.is_some_and(|rollout| rollout.is_under_way());
+        Ok(Action::requeue(wait(again, rolling, &conditions, all_current, now)))
     }
 
     async fn keep_proxies(

@@ -60,11 +60,6 @@ impl DnsState {
     pub fn failure(&self) -> Option<&str> {
         if let Self::Failed(why) = self { Some(why) } else { None }
     }
-
-    /// Whether nothing comes of looking again soon.
-    pub fn waits_for_a_person(&self) -> bool {
-        matches!(self, Self::Behind(_) | Self::ByHand(_) | Self::Conflict(_))
-    }
 }
 
 /// How DNS stands, and which it is.
