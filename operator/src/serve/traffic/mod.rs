@@ -177,9 +177,17 @@ impl Api {
                 () = sleep(LOOK_AGAIN) => {}
                 _ = ca.wait_for(|known| known.last.as_ref() != Some(&served.ca)) => {}
             }
-            if matches!(setup(&self.ctx).await, Ok(Some(now)) if now != *served) {
-                tracing::info!("serving the traffic metrics API with other certificates");
-                return;
+            match setup(&self.ctx).await {
+                Ok(Some(now)) if now != *served => {
+                    tracing::info!("serving the traffic metrics API with other certificates");
+                    return;
+                }
+                Ok(_) => {}
+                // Another CA does not wait to be told again.
+                Err(error) => {
+                    tracing::warn!(%error, "the traffic metrics API is served with what it had");
+                    sleep(LOOK).await;
+                }
             }
         }
     }

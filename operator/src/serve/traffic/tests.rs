@@ -37,7 +37,7 @@ impl FrontCa {
         Self { params, key: KeyPair::generate().unwrap() }
     }
 
-    fn front(&self) -> FrontProxy {
+    fn map(&self) -> ConfigMap {
         let pem = self.params.clone().self_signed(&self.key).unwrap().pem();
         let data = json!({
             "requestheader-client-ca-file": pem,
@@ -45,7 +45,11 @@ impl FrontCa {
             "requestheader-username-headers": r#"["X-Remote-User"]"#,
             "requestheader-group-headers": r#"["X-Remote-Group"]"#,
         });
-        FrontProxy::read(&serde_json::from_value(json!({ "data": data })).unwrap()).unwrap()
+        serde_json::from_value(json!({ "data": data })).unwrap()
+    }
+
+    fn front(&self) -> FrontProxy {
+        FrontProxy::read(&self.map()).unwrap()
     }
 
     fn issue(&self, name: &str) -> Certificate {
@@ -68,6 +72,28 @@ struct Bed {
     reviews: Arc<AtomicUsize>,
 }
 
+/// The API of a replica whose API server is at `url`.
+fn api(url: &str) -> Arc<Api> {
+    let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+    let index = Index::new("weft-system");
+    for kind in index.awaited() {
+        index.listed(kind);
+    }
+    let ctx = Context {
+        client: client.clone(),
+        writer: Writer::new(client.clone(), Fence::default()),
+        index,
+        publisher: Publisher::default(),
+        outside: Arc::new(Network),
+        namespace: "weft-system".into(),
+        pod: "me".into(),
+        proxy_image: "".into(),
+        smi_metrics: true,
+        metrics: Arc::default(),
+    };
+    Arc::new(Api { ctx, reviews: Reviews::new(client), gatherer: Gatherer::default() })
+}
+
 impl Bed {
     async fn new() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -82,24 +108,7 @@ impl Bed {
                 "spec": {}, "status": {"allowed": says.load(SeqCst)}});
             std::future::ready(answer(StatusCode::CREATED, "application/json", review.to_string()))
         }));
-        let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
-        let index = Index::new("weft-system");
-        for kind in index.awaited() {
-            index.listed(kind);
-        }
-        let ctx = Context {
-            client: client.clone(),
-            writer: Writer::new(client.clone(), Fence::default()),
-            index,
-            publisher: Publisher::default(),
-            outside: Arc::new(Network),
-            namespace: "weft-system".into(),
-            pod: "me".into(),
-            proxy_image: "".into(),
-            smi_metrics: true,
-            metrics: Arc::default(),
-        };
-        let api = Arc::new(Api { ctx, reviews: Reviews::new(client), gatherer: Gatherer::default() });
+        let api = api(&url);
         let front_ca = FrontCa::new();
         let setup = Setup { ca: ca::make().unwrap(), front: front_ca.front() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -189,4 +198,26 @@ async fn who_may_not_is_told_so_and_the_word_is_kept_for_a_moment() {
     assert_eq!(bed.reviews.load(SeqCst), 1);
     let (status, _) = bed.ask_as_front_proxy(&format!("{METRICS}/namespaces/shop/pods/other")).await;
     assert_eq!((status, bed.reviews.load(SeqCst)), (404, 2), "another question is asked anew");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_after_a_change_of_the_ca_is_asked_for_again_in_a_while() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (front_ca, asked) = (FrontCa::new(), Arc::new(AtomicUsize::new(0)));
+    let (map, counts) = (json!(front_ca.map()).to_string(), Arc::clone(&asked));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(crate::serve::http::serve(listener, move |_| {
+        std::future::ready(match counts.fetch_add(1, SeqCst) {
+            0 => failure(StatusCode::FORBIDDEN, "Forbidden", "not now"),
+            _ => answer(StatusCode::OK, "application/json", map.clone()),
+        })
+    }));
+    let api = api(&url);
+    let served = Setup { ca: ca::make().unwrap(), front: front_ca.front() };
+    api.ctx.index.note_ca(ca::Stored::Whole(ca::make().unwrap()));
+    let began = Instant::now();
+    timeout(Duration::from_secs(20), api.outdated(&served)).await.unwrap();
+    assert!(began.elapsed() >= LOOK, "{:?}", began.elapsed());
+    assert_eq!(asked.load(SeqCst), 2);
 }
