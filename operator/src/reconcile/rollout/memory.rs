@@ -39,7 +39,7 @@ struct Known {
     /// Since when it is ready and does not answer.
     silent_since: Option<Instant>,
     surged: bool,
-    /// What it had carried when the rollout began.
+    /// What it had carried when the rollout began, or when it was heard of first since.
     at_first: Option<Carried>,
 }
 
@@ -116,9 +116,10 @@ impl Memory {
         let silent = pod.ready && asked && said.is_none();
         known.silent_since = known.silent_since.filter(|_| silent).or_else(|| silent.then_some(now));
         // A new one is judged by all it did, an old one by what it did meanwhile.
-        let first = if current { Carried::default() } else { total.unwrap_or_default() };
-        let at_first = *known.at_first.get_or_insert(first);
-        let carried = total.map(|total| total.since(at_first)).unwrap_or_default();
+        let carried = total.map(|total| {
+            let first = if current { Carried::default() } else { total };
+            total.since(*known.at_first.get_or_insert(first))
+        });
         if let (false, Some(total)) = (current, total) {
             self.before.insert(Arc::clone(&pod.node), total);
         }
@@ -138,7 +139,7 @@ impl Memory {
             restarts: pod.restarts,
             silent_for: known.silent_since.map(so_long).unwrap_or_default(),
             rejections: said.map(rejections),
-            carried,
+            carried: carried.unwrap_or_default(),
             before: self.before.get(&pod.node).copied().unwrap_or_default(),
         }
     }
@@ -210,6 +211,17 @@ mod tests {
         assert!(seen[0].surged, "it came with the rollout");
         let seen = memory.look(now, "t3", false, &[new], &said);
         assert!(!seen[0].surged, "that was another rollout");
+    }
+
+    #[test]
+    fn what_an_old_one_carried_before_it_was_heard_of_is_not_counted() {
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        let old = pod("old", "n1", "t1", 1);
+        let mut carried =
+            |told: &[Told]| memory.look(now, "t2", false, std::slice::from_ref(&old), told)[0].carried;
+        assert_eq!(carried(&[]), Carried::default());
+        assert_eq!(carried(&[told(1, 1000, 500)]), Carried::default());
+        assert_eq!(carried(&[told(1, 1010, 501)]), Carried { requests: 10, failures: 1 });
     }
 
     #[test]
