@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use weft_config::ServiceId;
 
 use super::tell::{AGAIN, Teller, Word};
@@ -18,17 +19,21 @@ const REASON: &str = "InvalidAnnotation";
 /// Works until dropped.
 pub async fn run(ctx: &Context) {
     let mut teller = Teller::new(ctx);
-    // Services about which something could not be told yet.
-    let mut untold = BTreeSet::new();
+    // Services about which something could not be told yet, and when it is tried again.
+    let (mut untold, mut again) = (BTreeSet::new(), Instant::now());
     let changes = ctx.index.changes(About::Services);
     loop {
         let concerned = tokio::select! {
             biased;
+            // First: where something changes all the time it would never be its turn.
+            () = tokio::time::sleep_until(again), if !untold.is_empty() => std::mem::take(&mut untold),
             changed = changes.next() => changed.services,
-            () = tokio::time::sleep(AGAIN), if !untold.is_empty() => std::mem::take(&mut untold),
         };
         for id in concerned {
             if !tell(ctx, &mut teller, &id).await {
+                if untold.is_empty() {
+                    again = Instant::now() + AGAIN;
+                }
                 untold.insert(id);
             }
         }

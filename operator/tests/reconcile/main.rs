@@ -12,6 +12,7 @@ mod rest;
 mod rollout;
 #[path = "../simulated/mod.rs"]
 mod simulated;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
