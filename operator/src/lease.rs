@@ -150,7 +150,8 @@ impl<'a> Candidate<'a> {
     async fn act(&mut self) {
         // The term counts from before the request: the record may have been written at any moment since.
         let began = Instant::now();
-        let due = match self.record.decide(self.me, self.fence.is_open(), began) {
+        let decision = self.record.decide(self.me, self.fence.is_open(), began);
+        let due = match decision {
             Decision::Wait(_) => return,
             Decision::Renew => self.renew_at.max(self.not_before),
             Decision::Take | Decision::Create => self.not_before,
@@ -158,9 +159,8 @@ impl<'a> Candidate<'a> {
         if began < due {
             return;
         }
-        let create = self.record.decide(self.me, self.fence.is_open(), began) == Decision::Create;
         let wanted = self.record.held_by(self.me);
-        let written = if create {
+        let written = if decision == Decision::Create {
             timeout(PATIENCE, self.create(&wanted)).await
         } else {
             timeout(PATIENCE, self.api.replace(self.name, &PostParams::default(), &wanted)).await
