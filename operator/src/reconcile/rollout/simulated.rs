@@ -21,6 +21,11 @@ use crate::reconcile::proxies::Told;
 const PACE: Pace = Pace { observe: Duration::from_secs(5), patience: Duration::from_secs(20) };
 /// Seconds a proxy drains.
 const DRAIN: u64 = 7;
+/// Seconds without a leader when one is lost: the longest that was seen.
+const GAP: u64 = 13;
+/// Nodes that the controller takes by itself in a gap, and until a silent proxy is found out by the next leader: for each one a
+/// new pod has to start, and to be ready for as long as it is looked at.
+const TAKEN_IN_A_GAP: usize = 3;
 /// Seconds until a rollout over all nodes must have ended: each wave takes less than ten.
 const ENOUGH: u64 = 400;
 
@@ -136,8 +141,10 @@ struct World {
     last: Option<Decision>,
     /// Nodes to which something else happened: what becomes of them is not the rollout's doing.
     struck: Vec<usize>,
-    /// When the leader began to lead.
+    /// When the leader began to lead, or will.
     leads_since: u64,
+    /// How often there was none.
+    gaps: usize,
 }
 
 impl World {
@@ -158,6 +165,7 @@ impl World {
             last: None,
             struck: Vec::new(),
             leads_since: 0,
+            gaps: 0,
         };
         world.run(30);
         world
@@ -179,7 +187,9 @@ impl World {
         let now = self.now;
         self.pods.retain(|pod| pod.leaving_since.is_none_or(|since| now - since < DRAIN));
         self.pods.iter_mut().for_each(|pod| pod.tick(now));
-        self.look();
+        if now >= self.leads_since {
+            self.look();
+        }
         self.control();
     }
 
@@ -286,6 +296,13 @@ impl World {
         (0..self.nodes).filter(|node| !self.struck.contains(node) && !serves(node)).collect()
     }
 
+    /// How many may be, when the template is `bad`: one at a time, and while nobody leads there is no brake.
+    fn may_be_harmed(&self, bad: Kind) -> usize {
+        // What never becomes ready the controller itself does not go on with.
+        let is_ready = matches!(bad, Kind::Refuses | Kind::Silent | Kind::Fails);
+        1 + if is_ready { self.gaps * TAKEN_IN_A_GAP } else { 0 }
+    }
+
     fn all_are(&self, template: &str) -> bool {
         (0..self.nodes).all(|node| {
             let staying = self.staying(node);
@@ -309,7 +326,8 @@ impl World {
     fn happens(&mut self, event: Event) {
         match event {
             Event::Leader if self.now >= self.leads_since + 20 => {
-                (self.memory, self.leads_since) = (Memory::default(), self.now);
+                (self.memory, self.leads_since) = (Memory::default(), self.now + GAP);
+                self.gaps += 1;
             }
             Event::Restart(node) | Event::Evict(node) if self.struck.contains(&(node % self.nodes)) => {}
             Event::Nothing | Event::Leader => {}
@@ -438,8 +456,8 @@ fn a_bad_proxy_that_shows_at_once_never_takes_its_node() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever happens besides: no more than one node that nothing else happened to is ever without a proxy that serves; a
-    /// bad template ends paused or, when nothing old is left to keep, everywhere; a good one ends everywhere.
+    /// Whatever happens besides: while somebody leads, no more than one node that nothing else happened to is ever without a
+    /// proxy that serves; a bad template ends paused or, when nothing old is left to keep, everywhere; a good one ends everywhere.
     #[test]
     fn never_two_bad_nodes_and_always_an_end(
         nodes in 2..24_usize,
@@ -452,16 +470,16 @@ proptest! {
         for event in events {
             for _ in 0..5 {
                 world.tick();
-                prop_assert!(world.harmed().len() <= 1, "at {} s: {:?}", world.now, world.harmed());
+                prop_assert!(world.harmed().len() <= world.may_be_harmed(bad), "at {} s: {:?}", world.now, world.harmed());
             }
             world.happens(event);
         }
         world.run(at);
-        prop_assert!(world.harmed().len() <= 1);
+        prop_assert!(world.harmed().len() <= world.may_be_harmed(bad));
         world.apply("t2", Kind::Good);
         for _ in 0..ENOUGH {
             world.tick();
-            prop_assert!(world.harmed().len() <= 1, "at {} s: {:?}", world.now, world.harmed());
+            prop_assert!(world.harmed().len() <= world.may_be_harmed(bad), "at {} s: {:?}", world.now, world.harmed());
         }
         prop_assert_eq!(world.stage(), &Stage::Complete);
         prop_assert!(world.all_are("t2"), "{:?}", world.pods);
