@@ -34,22 +34,36 @@ pub async fn ask(server: SocketAddr, domain: &str) -> Answer {
 
 /// The DNS server of this pod: where a NodeLocal DNSCache stands in front, that of our node.
 pub fn own_server() -> Option<SocketAddr> {
-    first_nameserver(&std::fs::read_to_string("/etc/resolv.conf").ok()?)
+    own_servers().into_iter().next()
 }
 
-fn first_nameserver(resolv_conf: &str) -> Option<SocketAddr> {
-    let mut servers = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    Some(SocketAddr::new(servers.next()?.trim().parse().ok()?, 53))
+/// All DNS servers of this pod.
+pub fn own_servers() -> Vec<SocketAddr> {
+    nameservers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
 }
 
-async fn exchange(
-    server: SocketAddr,
-    domain: &str,
-) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+fn nameservers(resolv_conf: &str) -> Vec<SocketAddr> {
+    let named = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    let addresses = named.filter_map(|address| address.trim().parse().ok());
+    addresses.map(|address| SocketAddr::new(address, 53)).collect()
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The check name has the API server's addresses: in a cluster of IPv6 alone it has none of IPv4.
+async fn exchange(server: SocketAddr, domain: &str) -> Result<Answer, Failure> {
+    let answer = question(server, domain, RecordType::A).await?;
+    if answer.response_code == ResponseCode::NoError && !has_address(&answer) {
+        return Ok(classify(&question(server, domain, RecordType::AAAA).await?));
+    }
+    Ok(classify(&answer))
+}
+
+async fn question(server: SocketAddr, domain: &str, kind: RecordType) -> Result<Message, Failure> {
     let name = Name::from_ascii(format!("{CHECK}.{domain}."))?;
     let mut question = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
     question.metadata.recursion_desired = true;
-    question.add_query(Query::query(name, RecordType::A));
+    question.add_query(Query::query(name, kind));
     let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(server).await?;
@@ -59,15 +73,18 @@ async fn exchange(
         let length = socket.recv(&mut buffer).await?;
         let answer = Message::from_vec(&buffer[..length])?;
         if answer.id == question.id {
-            return Ok(classify(&answer));
+            return Ok(answer);
         }
     }
 }
 
+fn has_address(answer: &Message) -> bool {
+    answer.answers.iter().any(|record| matches!(record.data, RData::A(_) | RData::AAAA(_)))
+}
+
 fn classify(answer: &Message) -> Answer {
-    let addresses = answer.answers.iter().any(|record| matches!(record.data, RData::A(_) | RData::AAAA(_)));
     match answer.response_code {
-        ResponseCode::NoError if addresses => Answer::Configured,
+        ResponseCode::NoError if has_address(answer) => Answer::Configured,
         ResponseCode::NoError | ResponseCode::NXDomain => Answer::NotConfigured,
         code => Answer::Silent(code.to_string()),
     }
@@ -76,7 +93,7 @@ fn classify(answer: &Message) -> Answer {
 #[cfg(test)]
 mod tests {
     use hickory_proto::rr::Record;
-    use hickory_proto::rr::rdata::A;
+    use hickory_proto::rr::rdata::{A, AAAA};
 
     use super::*;
 
@@ -91,11 +108,38 @@ mod tests {
     }
 
     #[test]
-    fn the_pods_own_server_is_the_first_that_is_named() {
-        let text =
-            "search a.svc.cluster.local\nnameserver 169.254.20.10\nnameserver 10.96.0.10\noptions ndots:5\n";
-        assert_eq!(first_nameserver(text), Some("169.254.20.10:53".parse().unwrap()));
-        assert_eq!(first_nameserver("options ndots:5\n"), None);
+    fn the_pods_own_servers_are_those_of_its_resolv_conf() {
+        let text = "search a.svc.cluster.local svc.cluster.local\nnameserver 169.254.20.10\n nameserver fd00::a \noptions ndots:5\n";
+        let expected: Vec<SocketAddr> =
+            ["169.254.20.10:53", "[fd00::a]:53"].map(|a| a.parse().unwrap()).into();
+        assert_eq!(nameservers(text), expected);
+        assert!(nameservers("# none\n").is_empty());
+    }
+
+    /// A DNS server that knows the check name, with addresses of IPv6 alone, or with none.
+    async fn server(known: bool) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                let question = Message::from_vec(&buffer[..length]).unwrap();
+                let mut answer = Message::new(question.id, MessageType::Response, OpCode::Query);
+                let asked = &question.queries[0];
+                if known && asked.query_type() == RecordType::AAAA {
+                    let data = RData::AAAA(AAAA::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
+                    answer.add_answer(Record::from_rdata(asked.name().clone(), 30, data));
+                }
+                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn an_address_of_either_family_will_do() {
+        assert_eq!(ask(server(true).await, "weft.mesh").await, Answer::Configured);
+        assert_eq!(ask(server(false).await, "weft.mesh").await, Answer::NotConfigured);
     }
 
     #[test]
