@@ -56,8 +56,9 @@ pub fn edit(corefile: &str, namespace: &str, block: Option<&str>) -> Result<Stri
             Ok(format!("{corefile}{glue}{}", marked(namespace, block, glued)))
         }
         ([found], Some(block)) => {
-            let (before, after) = (&corefile[..found.lines.start], &corefile[found.lines.end..]);
-            Ok(format!("{before}{}{after}", marked(namespace, block, found.glued)))
+            let (before, feed) = parted(corefile, found);
+            let after = &corefile[found.lines.end..];
+            Ok(format!("{before}{feed}{}{after}", marked(namespace, block, found.glued)))
         }
         ([found], None) => Ok(without(corefile, found, &blocks)),
         _ => Err(CorefileError::Marks),
@@ -88,15 +89,18 @@ fn without(corefile: &str, found: &Found<'_>, blocks: &[Found<'_>]) -> String {
                 corefile[next.lines.clone()].replacen(&format!("{BEGIN}{from}"), &format!("{BEGIN}{to}"), 1);
             format!("{before}{theirs}{}", &corefile[next.lines.end..])
         }
-        None if found.glued && after.is_empty() => {
-            let line = before.strip_suffix('\n').unwrap_or(before);
-            // An editor may have changed all line ends, this one among them.
-            let by_an_editor = corefile[found.lines.clone()].contains("\r\n");
-            let line = if by_an_editor { line.strip_suffix('\r').unwrap_or(line) } else { line };
-            line.to_owned()
-        }
+        None if found.glued && after.is_empty() => parted(corefile, found).0.to_owned(),
         None => format!("{before}{after}"),
     }
+}
+
+/// What stands before a block, and the line feed behind it that is ours.
+fn parted<'a>(corefile: &'a str, found: &Found<'_>) -> (&'a str, &'static str) {
+    let before = &corefile[..found.lines.start];
+    let Some(line) = before.strip_suffix('\n').filter(|_| found.glued) else { return (before, "") };
+    // An editor may have changed all line ends, this one among them.
+    let by_an_editor = corefile[found.lines.clone()].contains("\r\n");
+    (if by_an_editor { line.strip_suffix('\r').unwrap_or(line) } else { line }, "\n")
 }
 
 /// All blocks between marks, in their order.
@@ -262,6 +266,8 @@ mod tests {
         for original in [KUBEADM, OPEN_END] {
             let with = add(original).replace('\n', "\r\n");
             assert_eq!(remove(&with), original.replace('\n', "\r\n"));
+            let rewritten = edit(&with, MESH, Some("other:53 {\n}\n")).unwrap();
+            assert_eq!(remove(&rewritten), original.replace('\n', "\r\n"), "{rewritten:?}");
         }
     }
 
