@@ -1,17 +1,20 @@
 //! Which DNS a cluster has, and where our lines have to stand. Pure: facts in, decision out.
 
+mod error;
+
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
 use weft_crds::meshconfig::{DnsFound, DnsProvider};
 
-use super::corefile::{self, CorefileError};
+use super::corefile;
 use super::facts::{
     self, CUSTOM, Facts, KUBE_DNS, NODE_CACHES, OPENSHIFT_NAMESPACE, OPENSHIFT_SERVICE, Workload,
 };
 use super::syntax::Corefile;
 use super::version::{self, Version};
 use super::{places, stubs};
+pub use error::DetectError;
 
 /// The key of a Corefile in its `ConfigMap`.
 pub const COREFILE: &str = "Corefile";
@@ -77,66 +80,6 @@ pub enum Cache {
     Told(String),
     /// It reads kube-dns's stub domains itself.
     ReadsStubs,
-}
-
-/// Why it cannot be told. The text says what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DetectError {
-    /// There is no address to forward to.
-    #[error(
-        "Service {0}/{1} has no ClusterIP, nor is there another that is known for the cluster's DNS; name the cluster's DNS Service in spec.dns.namespace and spec.dns.service, or set spec.dns.provider to None"
-    )]
-    NoService(String, String),
-    /// Names would be sent round in circles.
-    #[error(
-        "spec.dns.namespace is {0}, Weft's own: names would come back to who asked; name the namespace of the cluster's DNS, or set spec.dns.provider to None"
-    )]
-    Ourselves(String),
-    /// There is no Corefile.
-    #[error(
-        "ConfigMap {0}/{1} has no Corefile, nor is there another that is known for one; name CoreDNS's ConfigMap in spec.dns.namespace and spec.dns.configMap, or set spec.dns.provider to None"
-    )]
-    NoCorefile(String, String),
-    /// The operator has no right to it.
-    #[error(
-        "ConfigMap {0}/{1} may not be read or written: the chart's values dns.namespace and dns.configMap must name it, dns.provider must be Auto or the one of spec.dns.provider, and dns.manage must be true; or set spec.dns.provider to None"
-    )]
-    Forbidden(String, String),
-    /// Its `rewrite` and `forward` lack what we need.
-    #[error(
-        "CoreDNS {0} is too old: 1.3 is the first that can do it; upgrade it, or set spec.dns.provider to None"
-    )]
-    TooOld(Version),
-    /// CoreDNS would refuse the whole Corefile.
-    #[error(
-        "ConfigMap {0}/{1} has lines for {2} already that are not this mesh's, and CoreDNS takes no second ones: take them out, or choose another domain in spec.domains"
-    )]
-    Taken(String, String, String),
-    /// Mesh names would lead nowhere.
-    #[error(
-        "the cluster's domain is {found} as ConfigMap {namespace}/{config_map} says, but spec.clusterDomain is {said}: set it to {found}"
-    )]
-    ClusterDomain {
-        /// The DNS namespace.
-        namespace: String,
-        /// The Corefile's `ConfigMap`.
-        config_map: String,
-        /// What CoreDNS serves.
-        found: String,
-        /// What the MeshConfig says.
-        said: String,
-    },
-    /// kube-dns would have nobody to ask.
-    #[error("Service {0}/weft-dns has no ClusterIP: the chart makes it, run helm upgrade")]
-    NoResolver(String),
-    /// The marks are damaged.
-    #[error("ConfigMap {0}/{1}: {2}")]
-    Corefile(String, String, CorefileError),
-    /// The cache's Corefile is of no kind we know.
-    #[error(
-        "ConfigMap {0}/{1}: the NodeLocal DNSCache has no server block that forwards names of {2}; set spec.dns.provider to None and add lines for the mesh domains by hand"
-    )]
-    CacheForwardsNothing(String, String, String),
 }
 
 /// Decides.
@@ -241,6 +184,9 @@ fn core_dns(facts: &Facts, workload: Option<&Workload>) -> Result<Server, Detect
         }
     }
     let place = if custom { Place::Custom } else { Place::Corefile };
+    if place == Place::Corefile && rest.open_end {
+        return Err(DetectError::OpenEnd(asked.namespace.clone(), config_map.to_owned()));
+    }
     Ok(Server::CoreDns { config_map: config_map.to_owned(), place, port: rest.port() })
 }
 
@@ -333,6 +279,9 @@ fn cache(facts: &Facts, server: &Server) -> Result<Option<Cache>, DetectError> {
     let rest = corefile::edit(text, &facts.mesh, None)
         .map_err(|error| DetectError::Corefile(namespace.clone(), name.to_owned(), error))?;
     let rest = Corefile::read(&rest);
+    if rest.open_end {
+        return Err(DetectError::OpenEnd(namespace.clone(), name.to_owned()));
+    }
     not_taken(facts, name, &rest)?;
     // It serves stub domains with server blocks that it writes itself.
     let stubs = data(facts, KUBE_DNS, STUB_DOMAINS)

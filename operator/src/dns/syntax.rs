@@ -8,6 +8,8 @@ pub struct Corefile<'a> {
     pub servers: Vec<Server<'a>>,
     /// What it imports outside of server blocks.
     pub imports: Vec<&'a str>,
+    /// Whether its last server block goes on to the end: it has no braces, as a single one need not, or they are not closed.
+    pub open_end: bool,
 }
 
 /// A server block.
@@ -25,9 +27,15 @@ impl<'a> Corefile<'a> {
         let mut corefile = Self::default();
         let mut depth = 0_usize;
         let mut keys: Vec<&'a str> = Vec::new();
+        // Whether more keys may follow on the next line.
+        let mut more = false;
         // The server block that is being read. `None` in a snippet, which is passed over.
         let mut server: Option<Server<'a>> = None;
         for words in text.lines().map(words) {
+            if depth == 0 && !keys.is_empty() && !more && words.first().is_some_and(|word| *word != "{") {
+                // What follows are plugins.
+                corefile.open_end = true;
+            }
             let importing = depth == 0 && keys.is_empty() && words.first() == Some(&"import");
             if let (true, [_, what]) = (importing, words.as_slice()) {
                 corefile.imports.push(*what);
@@ -53,7 +61,10 @@ impl<'a> Corefile<'a> {
                         }
                         begins = true;
                     }
-                    _ if depth == 0 => keys.extend(word.split(',').filter(|key| !key.is_empty())),
+                    _ if depth == 0 => {
+                        keys.extend(word.split(',').filter(|key| !key.is_empty()));
+                        more = word.ends_with(',');
+                    }
                     _ if depth == 1 => {
                         if let Some(server) = &mut server {
                             server.take(word, begins);
@@ -64,6 +75,7 @@ impl<'a> Corefile<'a> {
                 }
             }
         }
+        corefile.open_end |= depth > 0 || !keys.is_empty();
         corefile.servers.extend(server);
         corefile
     }
@@ -103,9 +115,13 @@ impl<'a> Corefile<'a> {
             let Some(arguments) = server.plugin("kubernetes") else { continue };
             let of_the_block: Vec<_> =
                 if arguments.is_empty() { server.keys.clone() } else { arguments.to_vec() };
-            let zones = of_the_block.iter().filter_map(|key| zone_of(key));
+            let zones: Vec<_> = of_the_block.iter().filter_map(|key| zone_of(key)).collect();
+            // One from the environment, `{$NAME}`, may be any.
+            if zones.iter().any(|zone| zone.contains('{')) {
+                continue;
+            }
             let of_addresses = |zone: &str| zone.rsplit('.').next() == Some("arpa") || zone.contains('/');
-            domains.extend(zones.filter(|zone| !of_addresses(zone)));
+            domains.extend(zones.into_iter().filter(|zone| !of_addresses(zone)));
         }
         domains
     }
@@ -163,13 +179,15 @@ fn port_of(key: &str) -> Option<u16> {
     key.rsplit_once(':')?.1.parse().ok()
 }
 
-/// The words of a line, without its comment.
+/// The words of a line, without its comment. Within quotes `\"` is a quote.
 fn words(line: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();
     while !rest.is_empty() && !rest.starts_with('#') {
         let (word, behind) = if let Some(quoted) = rest.strip_prefix('"') {
-            quoted.split_once('"').unwrap_or((quoted, ""))
+            let ends = |(at, _): &(usize, &str)| !quoted[..*at].ends_with('\\');
+            let end = quoted.match_indices('"').find(ends).map(|(at, _)| at);
+            end.map_or((quoted, ""), |end| (&quoted[..end], &quoted[end + 1..]))
         } else {
             rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()))
         };
@@ -223,6 +241,41 @@ mod tests {
         for text in ["", "}}}", "{", "a b c", "import", "\u{feff}", ".:53 {", "# only words"] {
             let corefile = Corefile::read(text);
             assert_eq!((corefile.port(), corefile.cluster_domains().len()), (53, 0), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_added_at_the_end_of_some_corefiles_would_be_theirs() {
+        for closed in [
+            TEXT,
+            "",
+            "# nothing\n",
+            "a.test { whoami }",
+            "a.test,\nb.test {\n    whoami\n}\n",
+            "a.test\n{\n    whoami\n}\n",
+            ".:53 {\n    template IN TXT {\n        answer \"{{ .Name }} TXT \\\" { \\\"\"\n    }\n}\n",
+        ] {
+            assert!(!Corefile::read(closed).open_end, "{closed}");
+        }
+        for open in [
+            ".:53\nerrors\nforward . 192.0.2.1\n",
+            ".:53\nforward . 192.0.2.1 {\n    force_tcp\n}\n",
+            ".:53",
+            ".:53 {\n    errors\n",
+            "(snippet) {\n    errors\n}\n.:53\nimport snippet",
+            ".:53 {\n    forward . 192.0.2.1 {\n    errors\n}\n",
+        ] {
+            assert!(Corefile::read(open).open_end, "{open}");
+        }
+    }
+
+    #[test]
+    fn a_zone_from_the_environment_may_be_any() {
+        for text in [
+            ".:53 {\n    kubernetes {$CLUSTER_DOMAIN} corp.local in-addr.arpa\n}\n",
+            "{$CLUSTER_DOMAIN}:53 {\n    kubernetes\n}\n",
+        ] {
+            assert_eq!(Corefile::read(text).cluster_domains(), [""; 0], "{text}");
         }
     }
 

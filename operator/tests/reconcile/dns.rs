@@ -300,6 +300,21 @@ async fn lines_of_somebody_else_for_our_domain_are_not_doubled() {
     assert_eq!(corefile(&api), taken);
 }
 
+/// What CoreDNS reads as one server block to the end, lines of ours would become a part of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corefile_without_braces_is_left_alone() {
+    let (api, client) = cluster().await;
+    let bare = ".:53\nerrors\nforward . /etc/resolv.conf\n";
+    api.edit(COREDNS, |map| map["data"]["Corefile"] = json!(bare));
+    api.put(MESH, a_mesh(&json!({})));
+    let _operator = operator(client);
+    until("DNSFailed", &api, || (reason(&api, MESH, "DNSConfigured")? == "DNSFailed").then_some(())).await;
+    assert!(message(&api).contains("has no braces around it"), "{}", message(&api));
+    assert_eq!(corefile(&api), bare);
+    api.edit(COREDNS, |map| map["data"]["Corefile"] = json!(COREFILE));
+    until("lines", &api, || corefile(&api).contains("weft.mesh:53 {").then_some(())).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lines_of_another_mesh_are_another_meshs() {
     let (api, operator) = standing_mesh(json!({})).await;
