@@ -59,7 +59,7 @@ pub enum DnsProvider {
     None,
 }
 
-/// The DNS that was found.
+/// The DNS that was found, and what of the mesh's own stands in it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DnsFound {
@@ -68,4 +68,9 @@ pub struct DnsFound {
     pub provider: String,
     /// The server's version as its image tells it; empty when it does not.
     pub version: String,
+    /// The domains that this mesh has: those that the cluster's DNS was told, or, where a person tells it, those that the
+    /// mesh is served with. Of several meshes that want a domain the one that has it keeps it.
+    pub domains: Vec<String>,
+    /// The address that kube-dns was told to ask for them; empty with any other DNS.
+    pub resolver: String,
 }

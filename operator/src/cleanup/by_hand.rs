@@ -1,7 +1,6 @@
 //! The removal of a mesh without an operator that knows the cluster: the DNS block, then the shadow Services, then the finalizer.
 //! Everything else goes by ownerReference.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
@@ -12,6 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use weft_config::contract::DNS_SERVICE;
 use weft_crds::MeshConfig;
+use weft_crds::meshconfig::DnsProvider;
 
 use super::{CleanupError, LOOK, list};
 use crate::apply::Writer;
@@ -30,8 +30,6 @@ const TRIES: u32 = 5;
 const DNS_LEAVES: Duration = Duration::from_secs(45);
 /// So many times in a row no mesh name must resolve: behind one address there are several DNS pods.
 const QUIET: u32 = 8;
-/// Where a pod's resolvers are named.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How long the leader has to do its part before another replica does it, when the namespace is being deleted: of the five
 /// seconds that Kubernetes gives.
 const LEADERS_TIME: Duration = Duration::from_secs(2);
@@ -54,17 +52,25 @@ async fn take_out(ctx: &Context, mesh: &MeshConfig, force: bool) -> Result<(), C
     if !is_kept(mesh) {
         return Ok(());
     }
-    if was_served(mesh) {
-        match dns_out(ctx, mesh).await {
-            Ok(()) => forgotten(&mesh.spec.domains).await,
-            Err(error) if force => tracing::error!(%error, "the DNS block stays: remove it by hand"),
-            Err(error) => return Err(error),
-        }
-        delete_shadows(ctx).await?;
+    match dns_out(ctx, mesh).await {
+        Ok(()) => forgotten(domains(mesh)).await,
+        Err(error) if force => tracing::error!(%error, "the DNS block stays: remove it by hand"),
+        Err(error) => return Err(error),
     }
+    delete_shadows(ctx).await?;
     let_go(ctx, mesh).await?;
     tracing::info!(name = mesh.name_any(), "MeshConfig taken out by hand");
     Ok(())
+}
+
+/// The domains that DNS was told. Others that the mesh asks for may be another mesh's, or a person's doing.
+fn domains(mesh: &MeshConfig) -> &[String] {
+    match mesh.status.as_ref().map(|status| &status.dns) {
+        _ if mesh.spec.dns.provider == DnsProvider::None => &[],
+        Some(dns) if dns.provider.is_empty() || !dns.domains.is_empty() => &dns.domains,
+        // An older version did not say.
+        _ => &mesh.spec.domains,
+    }
 }
 
 /// Where nothing is watched our resolver is not known, and in kube-dns our lines are those that lead to it.
@@ -95,25 +101,26 @@ async fn dns_out(ctx: &Context, mesh: &MeshConfig) -> Result<(), CleanupError> {
 
 /// Waits until the DNS that this pod asks does not know mesh names any more.
 async fn forgotten(domains: &[String]) {
-    let resolv_conf = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-    let resolvers = resolvers(&resolv_conf);
+    let resolvers = check::own_servers();
     let deadline = Instant::now() + DNS_LEAVES;
     let mut quiet = 0;
-    while quiet < QUIET && Instant::now() < deadline {
+    while quiet < QUIET {
+        if Instant::now() >= deadline {
+            tracing::warn!(
+                ?domains,
+                "the cluster's DNS still answers for the mesh domains; going on with the removal"
+            );
+            return;
+        }
         let mut known = false;
         for resolver in &resolvers {
             for domain in domains {
-                known |= check::ask(SocketAddr::new(*resolver, 53), domain).await == Answer::Configured;
+                known |= check::ask(*resolver, domain).await == Answer::Configured;
             }
         }
         quiet = if known { 0 } else { quiet + 1 };
         tokio::time::sleep(LOOK / 2).await;
     }
-}
-
-fn resolvers(resolv_conf: &str) -> Vec<IpAddr> {
-    let named = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    named.filter_map(|address| address.trim().parse().ok()).collect()
 }
 
 async fn delete_shadows(ctx: &Context) -> Result<(), CleanupError> {
@@ -136,15 +143,6 @@ async fn let_go(ctx: &Context, mesh: &MeshConfig) -> Result<(), CleanupError> {
     Ok(())
 }
 
-/// One that yielded to another has no say in DNS: the block there is the other's.
-fn was_served(mesh: &MeshConfig) -> bool {
-    let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
-    !conditions.any(|condition| {
-        condition.type_ == "Ready"
-            && matches!(&*condition.reason, "Conflict" | "WrongNamespace" | "DomainTaken")
-    })
-}
-
 /// Waits until our namespace is being deleted. Then does what the leader should have done long ago, whoever leads: soon nobody
 /// has the right to, and the Lease itself is among what goes. What is written is the same whoever writes it.
 pub async fn stand_in(ctx: Context, writing: Client) {
@@ -165,41 +163,11 @@ pub async fn stand_in(ctx: Context, writing: Client) {
 async fn stand_in_once(ctx: &Context) -> Result<(), CleanupError> {
     let meshes = list(&ctx.client, &ctx.namespace).await?;
     for mesh in meshes.iter().filter(|mesh| is_kept(mesh)) {
-        if was_served(mesh) {
-            dns::Keeper::default().remove(ctx, mesh).await?;
-        }
+        dns::Keeper::default().remove(ctx, mesh).await?;
         let_go(ctx, mesh).await?;
     }
     if ctx.smi_metrics {
         apiservice::remove(ctx).await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_resolvers_of_a_pod_are_those_of_its_resolv_conf() {
-        let text = "search a.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\n nameserver fd00::a \noptions ndots:5\n";
-        let expected: Vec<IpAddr> = vec!["10.96.0.10".parse().unwrap(), "fd00::a".parse().unwrap()];
-        assert_eq!(resolvers(text), expected);
-        assert!(resolvers("# none\n").is_empty());
-    }
-
-    #[test]
-    fn one_that_yielded_has_no_say_in_dns() {
-        let mesh = |reason: &str| -> MeshConfig {
-            let condition = json!({"type": "Ready", "status": "False", "reason": reason, "message": "",
-                "lastTransitionTime": "2026-01-01T00:00:00Z"});
-            serde_json::from_value(
-                json!({"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "metadata": {},
-                "spec": {}, "status": {"conditions": [condition]}}),
-            )
-            .unwrap()
-        };
-        assert!(was_served(&mesh("Propagating")));
-        assert!(!was_served(&mesh("DomainTaken")) && !was_served(&mesh("Conflict")));
-    }
 }

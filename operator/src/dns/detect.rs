@@ -126,7 +126,7 @@ fn openshift(facts: &Facts) -> Result<Found, DetectError> {
 }
 
 fn resolver(facts: &Facts) -> Result<IpAddr, DetectError> {
-    facts.resolver.ok_or_else(|| DetectError::NoResolver(facts.mesh.clone()))
+    facts.resolver.now.ok_or_else(|| DetectError::NoResolver(facts.mesh.clone()))
 }
 
 enum Kind {
@@ -190,12 +190,17 @@ fn core_dns(facts: &Facts, workload: Option<&Workload>) -> Result<Server, Detect
     Ok(Server::CoreDns { config_map: config_map.to_owned(), place, port: rest.port() })
 }
 
+/// Whether the status calls the DNS that was found last kube-dns: [`Found::told`].
+pub fn is_kube_dns(told: &str) -> bool {
+    told.split(' ').next() == Some(KUBE_DNS_SERVER)
+}
+
 /// The `ConfigMap` in which lines of ours may stand that can no longer be read: `told` is what the status says of the DNS that was
 /// found last ([`Found::told`]).
 pub fn out_of_reach<'a>(facts: &'a Facts, told: &str) -> Option<&'a str> {
     let places = match told.split(' ').next() {
         Some(CORE_DNS) => facts::corefiles(&facts.asked),
-        Some(KUBE_DNS_SERVER) => vec![KUBE_DNS],
+        Some(_) if is_kube_dns(told) => vec![KUBE_DNS],
         _ => return None,
     };
     if places.iter().any(|name| facts.config_maps.contains_key(*name)) {
@@ -303,7 +308,12 @@ impl Found {
     pub fn told(&self) -> DnsFound {
         let behind = if self.cache.is_some() { " behind NodeLocal DNSCache" } else { "" };
         let version = self.version.map(|version| version.to_string()).unwrap_or_default();
-        DnsFound { provider: format!("{}{behind}", self.server), version }
+        DnsFound { provider: format!("{}{behind}", self.server), version, ..DnsFound::default() }
+    }
+
+    /// The address that the server is told to ask.
+    pub fn resolver(&self) -> Option<IpAddr> {
+        if let Server::KubeDns { resolver } = self.server { Some(resolver) } else { None }
     }
 
     /// Where our lines stand, in words.

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use weft_crds::meshconfig::Dns;
 
+use super::stubs::Resolver;
+
 /// The namespace in which OpenShift has its DNS.
 pub const OPENSHIFT_NAMESPACE: &str = "openshift-dns";
 /// The Service of OpenShift's DNS.
@@ -34,8 +36,8 @@ pub struct Facts {
     pub cluster_domain: String,
     /// The mesh's namespace.
     pub mesh: String,
-    /// Address of the operator's resolver.
-    pub resolver: Option<IpAddr>,
+    /// The operator's resolver.
+    pub resolver: Resolver,
     /// Addresses of the Services that there are of [`services`].
     pub services: BTreeMap<String, IpAddr>,
     /// Address of OpenShift's DNS.

@@ -1,13 +1,12 @@
 //! The lines of ours in a cluster's `ConfigMaps`: what they are to be, what they are, and what has to be changed. Pure.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use super::block::{self, Block};
 use super::corefile::{self, CorefileError};
 use super::detect::{COREFILE, Cache, Found, Place, STUB_DOMAINS, Server};
 use super::facts::{CUSTOM, ConfigMaps, KUBE_DNS};
-use super::stubs::{self, StubsError};
+use super::stubs::{self, Resolver, StubsError};
 use super::syntax::Corefile;
 
 /// What is to stand in one `ConfigMap`.
@@ -82,7 +81,7 @@ pub fn edit(
     data: &BTreeMap<String, String>,
     part: Option<&Part>,
     mesh: &str,
-    resolver: Option<IpAddr>,
+    resolver: Resolver,
 ) -> Result<Edit, PlaceError> {
     let mut edit = Edit::new();
     if let Some(corefile) = data.get(COREFILE) {
@@ -91,7 +90,7 @@ pub fn edit(
     }
     let key = if let Some(Part::Key(lines)) = part { Some(lines.clone()) } else { None };
     edit.insert(custom_key(mesh), key);
-    if let (KUBE_DNS, Some(resolver)) = (name, resolver) {
+    if name == KUBE_DNS && resolver.is_known() {
         let domains = if let Some(Part::Stubs(domains)) = part { domains.as_slice() } else { &[] };
         let before = data.get(STUB_DOMAINS).map(String::as_str);
         // Whoever has nothing of ours in it is not read, let alone judged.
@@ -105,15 +104,10 @@ pub fn edit(
 }
 
 /// What there is of ours in a `ConfigMap`, for comparison with what it was.
-pub fn ours(
-    name: &str,
-    data: &BTreeMap<String, String>,
-    mesh: &str,
-    resolver: Option<IpAddr>,
-) -> Option<String> {
+pub fn ours(name: &str, data: &BTreeMap<String, String>, mesh: &str, resolver: Resolver) -> Option<String> {
     let block = data.get(COREFILE).and_then(|text| corefile::inner(text, mesh)).map(ToOwned::to_owned);
     let key = || data.get(&custom_key(mesh)).cloned();
-    let stubs = || stubs::inner(data.get(STUB_DOMAINS).filter(|_| name == KUBE_DNS)?, resolver?);
+    let stubs = || stubs::inner(data.get(STUB_DOMAINS).filter(|_| name == KUBE_DNS)?, resolver);
     block.or_else(key).or_else(stubs)
 }
 
@@ -140,7 +134,7 @@ mod tests {
 
     #[test]
     fn each_part_comes_and_goes_and_leaves_the_rest() {
-        let resolver = Some([10, 96, 0, 77].into());
+        let resolver = Resolver { now: Some([10, 96, 0, 77].into()), before: None };
         let lines = "weft.mesh:53 {\n}\n".to_owned();
         for (name, data, part) in [
             ("coredns", map(&[(COREFILE, ".:53 {\n}\n"), ("NodeHosts", "x")]), Part::Block(lines.clone())),
@@ -165,15 +159,21 @@ mod tests {
     #[test]
     fn a_part_of_another_kind_takes_the_others_place() {
         let data = map(&[(COREFILE, ".:53 {\n}\n"), (&custom_key(MESH), "old {\n}\n")]);
-        let edit =
-            edit("coredns", &data, Some(&Part::Block("weft.mesh:53 {\n}\n".into())), MESH, None).unwrap();
+        let edit = edit(
+            "coredns",
+            &data,
+            Some(&Part::Block("weft.mesh:53 {\n}\n".into())),
+            MESH,
+            Resolver::default(),
+        )
+        .unwrap();
         assert_eq!(edit[&custom_key(MESH)], None);
         assert!(edit[COREFILE].as_ref().unwrap().contains("weft.mesh:53"));
     }
 
     #[test]
     fn what_is_broken_and_has_nothing_of_ours_is_nobodys_business() {
-        let resolver = Some([10, 96, 0, 77].into());
+        let resolver = Resolver { now: Some([10, 96, 0, 77].into()), before: None };
         let data = map(&[(STUB_DOMAINS, "not JSON")]);
         assert_eq!(edit(KUBE_DNS, &data, None, MESH, resolver).unwrap(), Edit::new());
         let error = edit(KUBE_DNS, &data, Some(&Part::Stubs(vec!["weft.mesh".into()])), MESH, resolver);

@@ -20,35 +20,66 @@ pub enum StubsError {
     Taken(String, String),
 }
 
-/// `stubDomains` with each of `domains` leading to `resolver` and no other domain doing so. `None`: there is nothing left, nor was
-/// there before us.
-pub fn edit(text: Option<&str>, domains: &[String], resolver: IpAddr) -> Result<Option<String>, StubsError> {
-    let ours = Value::from(vec![resolver.to_string()]);
+/// Our resolver, by its addresses: what leads to one of them is ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resolver {
+    /// The one it has.
+    pub now: Option<IpAddr>,
+    /// The one it had when it was put down in the status. Its Service may have been made anew since.
+    pub before: Option<IpAddr>,
+}
+
+impl Resolver {
+    /// Whether any is known.
+    pub fn is_known(self) -> bool {
+        self.now.or(self.before).is_some()
+    }
+
+    fn has(self, servers: &Value) -> bool {
+        [self.now, self.before].into_iter().flatten().any(|address| *servers == entry(address))
+    }
+}
+
+fn entry(address: IpAddr) -> Value {
+    Value::from(vec![address.to_string()])
+}
+
+/// `stubDomains` with each of `domains` leading to where our resolver is now, and no other domain to where it is or was. `None`:
+/// there is nothing left, nor was there before us.
+pub fn edit(
+    text: Option<&str>,
+    domains: &[String],
+    resolver: Resolver,
+) -> Result<Option<String>, StubsError> {
     let mut now = match text {
         Some(text) => text.to_owned(),
         None if domains.is_empty() => return Ok(None),
         None => format!("{{}}{MADE}"),
     };
-    for domain in domains {
-        match object(&now)?.get(domain) {
-            Some(there) if *there == ours => {}
-            Some(there) => return Err(StubsError::Taken(domain.clone(), there.to_string())),
-            None => now = with(&now, &format!("\"{domain}\": [\"{resolver}\"]")),
+    let stays = |domain: &String, to: &Value| {
+        domains.contains(domain) && resolver.now.is_some_and(|address| *to == entry(address))
+    };
+    for (domain, to) in object(&now)? {
+        if resolver.has(&to) && !stays(&domain, &to) {
+            now = without(&now, &domain);
         }
     }
-    let gone: Vec<_> =
-        object(&now)?.into_iter().filter(|(_, to)| *to == ours).map(|(domain, _)| domain).collect();
-    for domain in gone.iter().filter(|domain| !domains.contains(domain)) {
-        now = without(&now, domain);
+    for domain in domains {
+        match (object(&now)?.get(domain), resolver.now) {
+            (Some(there), _) if stays(domain, there) => {}
+            (Some(there), _) => return Err(StubsError::Taken(domain.clone(), there.to_string())),
+            (None, Some(address)) => now = with(&now, &format!("\"{domain}\": [\"{address}\"]")),
+            (None, None) => {}
+        }
     }
     Ok((now != format!("{{}}{MADE}")).then_some(now))
 }
 
-/// The entries that lead to `resolver`, for comparison.
-pub fn inner(text: &str, resolver: IpAddr) -> Option<String> {
-    let ours = Value::from(vec![resolver.to_string()]);
+/// The domains that lead to our resolver, for comparison.
+pub fn inner(text: &str, resolver: Resolver) -> Option<String> {
     let all = object(text).ok()?;
-    let found: Vec<_> = all.into_iter().filter(|(_, to)| *to == ours).map(|(domain, _)| domain).collect();
+    let found: Vec<_> =
+        all.into_iter().filter(|(_, to)| resolver.has(to)).map(|(domain, _)| domain).collect();
     (!found.is_empty()).then(|| found.join(" "))
 }
 
@@ -140,8 +171,12 @@ mod tests {
 
     use super::*;
 
-    fn resolver() -> IpAddr {
-        [10, 96, 0, 77].into()
+    fn at(last: u8) -> Resolver {
+        Resolver { now: Some([10, 96, 0, last].into()), before: None }
+    }
+
+    fn resolver() -> Resolver {
+        at(77)
     }
 
     fn domains(all: &[&str]) -> Vec<String> {
@@ -185,7 +220,7 @@ mod tests {
 
     #[test]
     fn two_meshes_have_entries_of_their_own() {
-        let other: IpAddr = [10, 96, 0, 88].into();
+        let other = at(88);
         let both =
             edit(Some(&add(None, &["weft.mesh"])), &domains(&["second.mesh"]), other).unwrap().unwrap();
         assert_eq!(add(Some(&both), &["weft.mesh"]), both);
@@ -197,6 +232,21 @@ mod tests {
             taken.to_string(),
             "stubDomains sends weft.mesh to [\"10.96.0.77\"] already: take that out, or choose another domain in spec.domains"
         );
+    }
+
+    #[test]
+    fn entries_for_the_address_that_the_resolver_had_are_ours_as_well() {
+        let before = resolver().now;
+        let with = add(Some(GKE), &["weft.mesh", "traefik.mesh"]);
+        let moved = Resolver { before, ..at(88) };
+        let now = edit(Some(&with), &domains(&["weft.mesh"]), moved).unwrap().unwrap();
+        assert_eq!(object(&now).unwrap()["weft.mesh"], serde_json::json!(["10.96.0.88"]), "{now}");
+        assert!(!has(&now, "traefik.mesh") && has(&now, "corp.example"), "{now}");
+        assert_eq!(inner(&with, moved).as_deref(), Some("traefik.mesh weft.mesh"));
+        for resolver in [moved, Resolver { now: None, before }] {
+            assert_eq!(edit(Some(&with), &[], resolver).unwrap().as_deref(), Some(GKE));
+        }
+        assert_eq!(edit(Some(&now), &[], moved).unwrap().as_deref(), Some(GKE));
     }
 
     #[test]

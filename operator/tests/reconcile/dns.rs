@@ -10,13 +10,13 @@ use super::{
     standing_mesh, two_more_looks, until,
 };
 
-const CUSTOM: &str = "/api/v1/namespaces/kube-system/configmaps/coredns-custom";
-const KUBE_DNS: &str = "/api/v1/namespaces/kube-system/configmaps/kube-dns";
-const NODE_CACHE: &str = "/api/v1/namespaces/kube-system/configmaps/node-local-dns";
-const RESOLVER: &str = "/api/v1/namespaces/weft-system/services/weft-dns";
+pub(super) const CUSTOM: &str = "/api/v1/namespaces/kube-system/configmaps/coredns-custom";
+pub(super) const KUBE_DNS: &str = "/api/v1/namespaces/kube-system/configmaps/kube-dns";
+pub(super) const NODE_CACHE: &str = "/api/v1/namespaces/kube-system/configmaps/node-local-dns";
+pub(super) const RESOLVER: &str = "/api/v1/namespaces/weft-system/services/weft-dns";
 const KEY: &str = "weft.mesh.weft-system.server";
 
-fn config_map(data: Value) -> Value {
+pub(super) fn config_map(data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": data})
 }
 
@@ -24,7 +24,7 @@ fn patches(api: &ApiServer, path: &str) -> usize {
     api.writes().iter().filter(|write| **write == format!("PATCH {path}")).count()
 }
 
-fn message(api: &ApiServer) -> String {
+pub(super) fn message(api: &ApiServer) -> String {
     condition(&api.get(MESH).unwrap(), "DNSConfigured").unwrap().2
 }
 

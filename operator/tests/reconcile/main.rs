@@ -7,6 +7,7 @@
 mod api;
 mod dns;
 mod exhausted;
+mod leaving;
 mod ownership;
 mod rest;
 mod rollout;

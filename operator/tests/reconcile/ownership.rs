@@ -229,7 +229,7 @@ async fn when_the_namespace_is_deleted_dns_is_put_right_and_nothing_holds_it_up(
 }
 
 /// A mesh whose operator is gone for good.
-async fn left_behind() -> (ApiServer, kube::Client) {
+pub(super) async fn left_behind() -> (ApiServer, kube::Client) {
     let (api, client) = cluster().await;
     api.put(MESH, a_mesh(&json!({})));
     let operator = operator(client.clone());
@@ -241,13 +241,13 @@ async fn left_behind() -> (ApiServer, kube::Client) {
 }
 
 /// It gives the Lease back; nobody takes it.
-async fn resign(api: &ApiServer, operator: &Operator) {
+pub(super) async fn resign(api: &ApiServer, operator: &Operator) {
     operator.stop.send_replace(true);
     until("its end", api, || operator.task.is_finished().then_some(())).await;
     until("given back", api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "").then_some(())).await;
 }
 
-fn clean_up(client: &kube::Client, force: bool) -> Cleanup<'static> {
+pub(super) fn clean_up(client: &kube::Client, force: bool) -> Cleanup<'static> {
     let (client, writing) = (client.clone(), client.clone());
     let patience = Duration::from_secs(60);
     Cleanup { client, writing, namespace: "weft-system", me: "weft-cleanup", patience, force }

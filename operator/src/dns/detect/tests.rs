@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::super::facts::Mount;
+use super::super::stubs::Resolver;
 use super::*;
 
 const KUBEADM: &str = include_str!("../corefiles/kubeadm.Corefile");
@@ -17,7 +18,7 @@ fn bare() -> Facts {
         domains: vec!["weft.mesh".into(), "traefik.mesh".into()],
         cluster_domain: "cluster.local".into(),
         mesh: "weft-system".into(),
-        resolver: Some(RESOLVER.into()),
+        resolver: Resolver { now: Some(RESOLVER.into()), before: None },
         services: [("kube-dns".to_owned(), [10, 96, 0, 10].into())].into(),
         ..Facts::default()
     }
@@ -128,7 +129,7 @@ fn with_kube_dns_and_caches() -> Vec<Case> {
     vec![
         ("GKE", maps(gke.clone(), &[("kube-dns", "stubDomains", "{}")])),
         ("GKE without its ConfigMap", gke.clone()),
-        ("GKE without the chart's Service", Facts { resolver: None, ..gke.clone() }),
+        ("GKE without the chart's Service", Facts { resolver: Resolver::default(), ..gke.clone() }),
         ("GKE with a NodeLocal DNSCache", reads_stubs(gke.clone())),
         ("kube-dns behind a cache that does not read stub domains", node_cache(gke)),
         (
@@ -159,7 +160,7 @@ fn with_openshift() -> Vec<Case> {
             let services = [("dns-default".to_owned(), [172, 30, 0, 10].into())].into();
             maps(Facts { asked, services, ..openshift.clone() }, &[("dns-default", COREFILE, OPENSHIFT)])
         }),
-        ("OpenShift without the chart's Service", Facts { resolver: None, ..openshift }),
+        ("OpenShift without the chart's Service", Facts { resolver: Resolver::default(), ..openshift }),
     ]
 }
 

@@ -12,9 +12,10 @@ use weft_config::contract::DNS_SERVICE;
 use weft_crds::MeshConfig;
 
 use super::memory::{Memory, Missing, Pods};
-use super::{DnsError, Seen};
+use super::{DnsError, Seen, told_last};
 use crate::context::Context;
 use crate::dns::facts::{self, Facts, NODE_CACHES, OPENSHIFT_NAMESPACE, OPENSHIFT_SERVICE, Workload};
+use crate::dns::stubs::Resolver;
 
 /// Looks at everything that may matter.
 pub(super) async fn gather(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Result<Seen, DnsError> {
@@ -32,7 +33,10 @@ pub(super) async fn gather(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory
         domains: mesh.spec.domains.clone(),
         cluster_domain: mesh.spec.cluster_domain.clone(),
         mesh: ctx.namespace.to_string(),
-        resolver: address(&ctx.namespace, DNS_SERVICE),
+        resolver: Resolver {
+            now: address(&ctx.namespace, DNS_SERVICE),
+            before: told_last(mesh).resolver.parse().ok(),
+        },
         services,
         openshift: address(OPENSHIFT_NAMESPACE, OPENSHIFT_SERVICE),
         behind: behind.keys().cloned().collect(),
@@ -73,14 +77,13 @@ async fn config_maps(
                     maps.insert(name, map);
                     continue;
                 }
-                Ok(None) => Missing::Absent,
-                Err(Error::Api(status)) if status.code == 403 => Missing::Forbidden,
+                Ok(None) => memory.note_missing(&name, Missing::Absent),
+                Err(Error::Api(status)) if status.code == 403 => {
+                    memory.note_missing(&name, Missing::Forbidden)
+                }
                 Err(error) => return Err(DnsError::Read(namespace, name, error)),
             },
         };
-        if memory.missing(&name).is_none() {
-            memory.is_missing(&name, missing);
-        }
         if missing == Missing::Forbidden {
             facts.forbidden.insert(name);
         }

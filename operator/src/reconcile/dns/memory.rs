@@ -23,12 +23,24 @@ const READ_AGAIN: Duration = Duration::from_secs(120);
 pub(super) struct Memory {
     /// The MeshConfig it is about, and its generation.
     about: (Option<String>, Option<i64>),
-    /// This leader has written lines, or may have, and has not taken them out since: for whichever MeshConfig.
-    pub(super) has_written: bool,
+    /// For whichever MeshConfig.
+    pub(super) lines: Lines,
     fights: BTreeMap<String, Round>,
     missing: BTreeMap<String, (Instant, Missing)>,
     pods: Option<(Instant, Pods)>,
     behind_since: Option<Instant>,
+}
+
+/// What this leader knows of lines of ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// Nothing: another may have written them.
+    #[default]
+    Unknown,
+    /// It has written some, or may have, and has not taken them out since.
+    MayStand,
+    /// It has taken them out, and written none since.
+    Out,
 }
 
 /// A fight over one `ConfigMap`, and what people are told of it.
@@ -59,7 +71,7 @@ impl Memory {
     pub(super) fn is_about(&mut self, mesh: &MeshConfig) {
         let about = (mesh.uid(), mesh.metadata.generation);
         if self.about != about {
-            *self = Self { about, has_written: self.has_written, ..Self::default() };
+            *self = Self { about, lines: self.lines, ..Self::default() };
         }
     }
 
@@ -84,8 +96,9 @@ impl Memory {
         (since.elapsed() < LOOK_AGAIN).then_some(*missing)
     }
 
-    pub(super) fn is_missing(&mut self, config_map: &str, missing: Missing) {
+    pub(super) fn note_missing(&mut self, config_map: &str, missing: Missing) -> Missing {
         self.missing.insert(config_map.to_owned(), (Instant::now(), missing));
+        missing
     }
 
     /// What the DNS pods run, if that was read lately of just these.
@@ -151,10 +164,10 @@ mod tests {
         mesh.metadata.generation = Some(2);
         memory.is_about(&mesh);
         assert_eq!(memory.fight("coredns").message, "");
-        assert!(!memory.has_written);
-        memory.has_written = true;
+        assert_eq!(memory.lines, Lines::Unknown);
+        memory.lines = Lines::MayStand;
         mesh.metadata.generation = Some(3);
         memory.is_about(&mesh);
-        assert!(memory.has_written, "whatever they were written for, they are there");
+        assert_eq!(memory.lines, Lines::MayStand, "whatever they were written for, they are there");
     }
 }

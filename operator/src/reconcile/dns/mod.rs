@@ -4,6 +4,7 @@
 mod ask;
 mod gather;
 mod memory;
+mod removal;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,18 +21,17 @@ use weft_config::contract::DNS_SERVICE;
 use weft_crds::MeshConfig;
 use weft_crds::meshconfig::{DnsFound, DnsProvider};
 
-use super::status;
 use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
 use crate::dns::block::Block;
-use crate::dns::check::Answer;
-use crate::dns::detect::{self, DetectError, Found, Server};
+use crate::dns::detect::{self, DetectError};
 use crate::dns::facts::Facts;
 use crate::dns::fight::other_writer;
 use crate::dns::places::{self, Edit, Part, PlaceError};
 use crate::names::ShadowName;
-use ask::{ask, taken_up};
-use memory::Memory;
+use ask::taken_up;
+use memory::{Lines, Memory};
+use removal::{is_left_alone, leave_alone, left_alone};
 
 /// On a `ConfigMap` that we made: the mesh it was made for. It goes with the last of our lines.
 const MADE_FOR: &str = "weft.mesh/made-for";
@@ -85,12 +85,26 @@ pub enum DnsError {
         "ConfigMap {0}/{1} may not be read or written any more, and may have Weft's lines, since not every DNS pod says that it knows no mesh domain: give the operator the right back (the chart's values dns.manage, dns.provider, dns.namespace and dns.configMap as they were) until DNSConfigured says Manual, or take the lines out by hand"
     )]
     OutOfReach(String, String),
+    /// Nobody knows any more which entries are ours.
+    #[error(
+        "ConfigMap {0}/kube-dns sends {2} somewhere, and whether to Weft's resolver is not known: Service {1}/weft-dns is gone, and the status does not say which address it had. Take the mesh domains out of stubDomains by hand"
+    )]
+    NoResolver(String, String, String),
     /// It could not be edited.
     #[error("ConfigMap {0}/{1}: {2}")]
     Place(String, String, PlaceError),
     /// It could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Several of these.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<DnsError>),
+}
+
+impl DnsError {
+    fn of_all(mut errors: Vec<Self>) -> Self {
+        if errors.len() == 1 { errors.remove(0) } else { Self::Several(errors) }
+    }
 }
 
 /// Keeps DNS as it should be, and remembers what came of it.
@@ -112,20 +126,21 @@ impl Keeper {
         memory.is_about(mesh);
         if mesh.spec.dns.provider == DnsProvider::None {
             return match leave_alone(ctx, mesh, memory).await {
-                Ok(()) => {
-                    let found = DnsFound { provider: "None".to_owned(), version: String::new() };
-                    Standing { found, state: DnsState::Manual(by_hand(ctx, mesh)) }
-                }
+                Ok(()) => Standing {
+                    found: left_alone(mesh.spec.domains.clone()),
+                    state: DnsState::Manual(by_hand(ctx, mesh)),
+                },
                 Err(error) => Standing { found: told_last(mesh), state: DnsState::Failed(error.to_string()) },
             };
         }
         if is_left_alone(mesh) {
             // Said first: whoever ends between the two leaves lines that the next knows of.
             let state = DnsState::Propagating("the mesh domains are about to be added".to_owned());
-            return Standing { found: DnsFound::default(), state };
+            let found = DnsFound { domains: has(mesh), ..DnsFound::default() };
+            return Standing { found, state };
         }
         // Whatever is in the way now: our lines may be where they were.
-        let mut told = told_last(mesh);
+        let mut told = DnsFound { domains: has(mesh), ..told_last(mesh) };
         let state = match tell(ctx, mesh, memory, &mut told).await {
             Ok(state) => state,
             Err(DnsError::Write(error)) if error.is_conflict() => {
@@ -135,41 +150,6 @@ impl Keeper {
         };
         Standing { found: told, state: memory.in_time(state, Instant::now()) }
     }
-
-    /// Takes the lines out. `true` when no DNS server answers for a mesh domain any more.
-    pub async fn remove(&self, ctx: &Context, mesh: &MeshConfig) -> Result<bool, DnsError> {
-        let memory = &mut *self.memory.lock().await;
-        if mesh.spec.dns.provider == DnsProvider::None {
-            return leave_alone(ctx, mesh, memory).await.map(|()| true);
-        }
-        let seen = take_out(ctx, mesh, memory).await?;
-        let asked = match detect::detect(&seen.facts) {
-            Err(error @ DetectError::Forbidden(..)) => return Err(error.into()),
-            // It asks us, as a person told it, for as long as we are there.
-            Ok(Found { server: Server::OpenShift { .. }, .. }) => return Ok(true),
-            Ok(found) => ServiceId::new(found.service.0, found.service.1),
-            Err(_) => ServiceId::new(mesh.spec.dns.namespace.as_str(), mesh.spec.dns.service.as_str()),
-        };
-        Ok(!ask(ctx, mesh, &asked).await.iter().any(|(_, _, answer)| *answer == Answer::Configured))
-    }
-}
-
-/// Takes out what may be there from the time before DNS was to be left alone: once, until the status says so. From then on lines
-/// that look like ours are the user's, and while it says so we write none. Where the chart never gave a right to a `ConfigMap`
-/// there never was a line. Of two `MeshConfigs` another may have been served meanwhile, and have had lines.
-async fn leave_alone(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Result<(), DnsError> {
-    if is_left_alone(mesh) && !memory.has_written {
-        return Ok(());
-    }
-    let facts = take_out(ctx, mesh, memory).await?.facts;
-    let Some(name) = detect::out_of_reach(&facts, &told_last(mesh).provider) else { return Ok(()) };
-    // What cannot be read can be asked for: who knows no mesh domain has no lines.
-    let dns = &mesh.spec.dns;
-    let answers = ask(ctx, mesh, &ServiceId::new(dns.namespace.as_str(), dns.service.as_str())).await;
-    if !answers.is_empty() && answers.iter().all(|(_, _, answer)| *answer == Answer::NotConfigured) {
-        return Ok(());
-    }
-    Err(DnsError::OutOfReach(dns.namespace.clone(), name.to_owned()))
 }
 
 /// The DNS that was found last, by the status.
@@ -177,27 +157,11 @@ fn told_last(mesh: &MeshConfig) -> DnsFound {
     mesh.status.as_ref().map(|status| status.dns.clone()).unwrap_or_default()
 }
 
-/// Whether the status says that DNS is left alone. There are no lines of ours then.
-fn is_left_alone(mesh: &MeshConfig) -> bool {
-    let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
-    conditions.any(|c| c.type_ == status::DNS_CONFIGURED && c.reason == status::MANUAL)
-}
-
-/// Takes our lines out of every `ConfigMap` that we may read.
-async fn take_out(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Result<Seen, DnsError> {
-    memory.look_everywhere();
-    let seen = gather::gather(ctx, mesh, memory).await?;
-    let namespace = &seen.facts.asked.namespace;
-    for (name, map) in &seen.maps {
-        let data = map.data.clone().unwrap_or_default();
-        let edit = places::edit(name, &data, None, &ctx.namespace, seen.facts.resolver)
-            .map_err(|error| DnsError::Place(namespace.clone(), name.clone(), error))?;
-        if !edit.is_empty() {
-            write(ctx, namespace, name, Some(map), &edit).await?;
-        }
-    }
-    memory.has_written = false;
-    Ok(seen)
+/// The domains that it has, by the status, of those that it asks for: what it has given up is free for others.
+fn has(mesh: &MeshConfig) -> Vec<String> {
+    let mut domains = told_last(mesh).domains;
+    domains.retain(|domain| mesh.spec.domains.contains(domain));
+    domains
 }
 
 /// Has the lines stand where they belong, and asks the servers whether they have read them.
@@ -209,7 +173,8 @@ async fn tell(
 ) -> Result<DnsState, DnsError> {
     let seen = gather::gather(ctx, mesh, memory).await?;
     let found = detect::detect(&seen.facts)?;
-    *told = found.told();
+    let DnsFound { domains, resolver, .. } = std::mem::take(told);
+    *told = DnsFound { domains, resolver, ..found.told() };
     let exact = exact(ctx);
     let parts = places::wanted(
         &found,
@@ -234,6 +199,8 @@ async fn tell(
     if let Some(message) = conflict {
         return Ok(DnsState::Conflict(message));
     }
+    told.domains.clone_from(&mesh.spec.domains);
+    told.resolver = found.resolver().map(|resolver| resolver.to_string()).unwrap_or_default();
     Ok(taken_up(ctx, mesh, &found).await)
 }
 
@@ -266,7 +233,9 @@ async fn settle(
     if !fight.fight.may_write(now) {
         return Ok(Some(fight.message.clone()));
     }
-    memory.has_written |= part.is_some();
+    if part.is_some() {
+        memory.lines = Lines::MayStand;
+    }
     write(ctx, namespace, name, live, &edit).await?;
     for (key, value) in edit {
         match value {
@@ -313,7 +282,8 @@ async fn write(
     let version = live.metadata.resource_version.clone();
     let empties = live.data.iter().flatten().all(|(key, _)| edit.get(key) == Some(&None))
         && edit.values().all(Option::is_none);
-    let made_by_us = live.labels().get(MADE_FOR).is_some_and(|mesh| **mesh == *ctx.namespace);
+    // For whichever mesh: the last one takes it away.
+    let made_by_us = live.labels().contains_key(MADE_FOR);
     if empties && made_by_us && live.binary_data.is_none() {
         ctx.writer.delete_as_read::<ConfigMap>(namespace, name, version).await?;
         tracing::info!(namespace, name, "ConfigMap deleted, which was made for the mesh domains");

@@ -29,7 +29,8 @@ fn time(second: i64) -> Time {
 }
 
 fn standing(state: DnsState) -> Standing {
-    Standing { found: DnsFound { provider: "CoreDNS".into(), version: "1.14.6".into() }, state }
+    let found = DnsFound { provider: "CoreDNS".into(), version: "1.14.6".into(), ..DnsFound::default() };
+    Standing { found, state }
 }
 
 fn configured() -> Standing {
