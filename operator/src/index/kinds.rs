@@ -8,7 +8,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use weft_config::ServiceId;
 use weft_config::contract::OPERATOR_SERVICE;
-use weft_crds::MeshConfig;
+use weft_crds::meshconfig::DnsFound;
+use weft_crds::{MeshConfig, MeshConfigStatus};
 
 use super::changes::Changed;
 use super::facts::{ServiceFacts, ShadowFacts, SliceFacts, is_remnant};
@@ -173,8 +174,13 @@ impl Kind for MeshKind {
     fn insert(&self, state: &mut State, object: &MeshConfig) -> (Self::Key, Changed) {
         let key = Self::key(object);
         let mut mesh = object.clone();
-        // Written by ourselves and read by nobody here: keeping them would make every status a change.
-        mesh.status = None;
+        // What operators write and nobody reads here: keeping it would make every status a change. Which domains a mesh has is
+        // read, by all operators.
+        let domains = mesh.status.take().map(|status| status.dns.domains).unwrap_or_default();
+        mesh.status = Some(MeshConfigStatus {
+            dns: DnsFound { domains, ..DnsFound::default() },
+            ..MeshConfigStatus::default()
+        });
         mesh.metadata.managed_fields = None;
         mesh.metadata.resource_version = None;
         state.meshes.insert(key.clone(), Arc::new(mesh));

@@ -42,7 +42,7 @@ use crate::names::ShadowName;
 use crate::smi::{Name, Objects};
 use ca::Ca;
 use changes::{About, Changed, Changes, Subscriber};
-use claims::Rival;
+use claims::{Rival, Share};
 use facts::{ServiceFacts, ShadowFacts, SliceFacts};
 use identities::Identities;
 use pods::PodFacts;
@@ -58,7 +58,7 @@ pub struct Index {
     /// The kinds whose first full list is still to come.
     awaited: watch_channel::Sender<BTreeSet<&'static str>>,
     mesh: watch_channel::Sender<Option<Arc<MeshConfig>>>,
-    /// What keeps the MeshConfig that would be active from being so.
+    /// Who has domains that it asks for; all of them, where none is active.
     rival: watch_channel::Sender<Option<Rival>>,
     ca: watch_channel::Sender<Ca>,
     ending: watch_channel::Sender<bool>,
@@ -139,12 +139,12 @@ impl Index {
         self.awaited.send_if_modified(|awaited| awaited.remove(kind));
     }
 
-    /// The active MeshConfig, as it changes.
+    /// The active MeshConfig, with the domains that it has of those that it asks for, as it changes.
     pub fn mesh(&self) -> watch_channel::Receiver<Option<Arc<MeshConfig>>> {
         self.mesh.subscribe()
     }
 
-    /// What keeps the MeshConfig of our namespace from being the active one, as it changes.
+    /// Who has domains that the MeshConfig of our namespace asks for, as it changes.
     pub fn rival(&self) -> watch_channel::Receiver<Option<Rival>> {
         self.rival.subscribe()
     }
@@ -304,9 +304,7 @@ impl Index {
 
     fn update_mesh(&self, state: &mut State) {
         let operated = |namespace: &str| state.is_operated(namespace);
-        let rival = claims::rival(&self.namespace, state.meshes.values(), operated);
-        let active =
-            scope::active(state.meshes.values(), &self.namespace).filter(|_| rival.is_none()).cloned();
+        let Share { active, rival } = claims::share(&self.namespace, state.meshes.values(), operated);
         self.rival.send_if_modified(|known| std::mem::replace(known, rival.clone()) != rival);
         let scope = Scope::new(active.as_deref(), &self.namespace);
         if scope != *state.scope {

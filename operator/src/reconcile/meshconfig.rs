@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use weft_config::ServiceId;
 use weft_crds::MeshConfig;
+use weft_crds::meshconfig::DnsFound;
 
 use super::findings::Findings;
 use super::proxies::Told;
@@ -34,7 +35,7 @@ use crate::apply::{FIELD_MANAGER, WriteError};
 use crate::context::Context;
 use crate::dns::facts::services;
 use crate::index::changes::About;
-use crate::index::claims::{FINALIZER, is_kept};
+use crate::index::claims::{FINALIZER, Rival, is_kept};
 use crate::index::proxy_pods::ProxyFacts;
 use crate::listed;
 use crate::watches::Soon;
@@ -163,16 +164,31 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
         // The controller's watch is ahead of the index's.
         return Ok(Action::requeue(UNDER_WAY));
     }
+    // The lines in DNS are those of the active MeshConfig, or else of one that was.
+    let has_lines = is_active || (ours && active.is_none() && is_kept(&mesh));
+    let domains = active.as_ref().filter(|_| is_active).map(|active| active.spec.domains.clone());
+    let served = this.with_domains(&mesh, domains.unwrap_or_default());
     if ours && this.ctx.index.is_ending() {
-        return if is_active { this.end(&mesh).await } else { this.let_go(&mesh).await };
+        return if has_lines { this.end(&served).await } else { this.let_go(&mesh).await };
     }
     if mesh.metadata.deletion_timestamp.is_some() {
-        return if is_active { this.remove(&mesh).await } else { this.let_go(&mesh).await };
+        return if is_active {
+            this.remove(&served).await
+        } else if has_lines {
+            this.leave(&served).await
+        } else {
+            this.let_go(&mesh).await
+        };
     }
     if is_active {
+        if active.is_some_and(|active| active.metadata.generation != mesh.metadata.generation) {
+            // The one watch is ahead of the other: which domains of this spec it has is not known yet.
+            return Ok(Action::requeue(UNDER_WAY));
+        }
         // As large as all that it awaits.
-        return Box::pin(this.keep(&mesh)).await;
+        return Box::pin(this.keep(&served, rival.as_ref())).await;
     }
+    let dns = if has_lines { this.dns.withdraw(&this.ctx, &served).await } else { Ok(DnsFound::default()) };
     let (reason, message) = match (active, rival) {
         (Some(active), _) if ours => (
             "Conflict",
@@ -192,11 +208,19 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
             ),
         ),
     };
+    let (dns, message, again) = match dns {
+        Ok(dns) => (dns, message, AT_REST),
+        Err(error) => {
+            tracing::warn!(name = mesh.name_any(), %error, "MeshConfig");
+            let message = format!("{message}. Its lines are still in DNS: {error}");
+            (served.status.unwrap_or_default().dns, message, this.failed())
+        }
+    };
     let now = Time(this.ctx.outside.time());
     let before = this.status_of(&mesh);
-    let status = status::not_served(mesh.metadata.generation, reason, &message, &before, &now);
+    let status = status::not_served(mesh.metadata.generation, reason, &message, dns, &before, &now);
     this.write_status(&mesh, status).await?;
-    Ok(Action::requeue(AT_REST))
+    Ok(Action::requeue(again))
 }
 
 /// The ownerReference by which objects go with their MeshConfig.
@@ -205,7 +229,15 @@ pub fn owner(mesh: &MeshConfig) -> Value {
 }
 
 impl Reconciler {
-    async fn keep(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
+    /// `mesh` with the domains that it has, and the status as far as it is known.
+    fn with_domains(&self, mesh: &MeshConfig, domains: Vec<String>) -> MeshConfig {
+        let mut served = mesh.clone();
+        served.spec.domains = domains;
+        served.status = Some(self.status_of(mesh));
+        served
+    }
+
+    async fn keep(&self, mesh: &MeshConfig, rival: Option<&Rival>) -> Result<Action, ReconcileError> {
         self.shadows.remove_all_of(None);
         if !is_kept(mesh) {
             let finalizers: Vec<_> =
@@ -231,6 +263,7 @@ impl Reconciler {
             digest: &digest,
             counts: &counts,
             problems: &Settings::of_mesh(&mesh.spec).1,
+            rival,
             services: self.ctx.index.count_meshed(),
             shadows: self.ctx.index.shadows().len(),
             smi: self.findings.counts(),

@@ -3,12 +3,13 @@
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use weft_crds::MeshConfigStatus;
-use weft_crds::meshconfig::{PortCounts, ProxyCounts, SmiCounts};
+use weft_crds::meshconfig::{DnsFound, PortCounts, ProxyCounts, SmiCounts};
 
 use super::dns::{DnsState, Standing};
 use super::proxies::Told;
 use super::rollout::{Decision, Stage};
 use super::shadow::Counts;
+use crate::index::claims::Rival;
 
 /// The mesh carries traffic.
 pub const READY: &str = "Ready";
@@ -46,6 +47,8 @@ pub struct Observed<'a> {
     pub counts: &'a Counts,
     /// What in the spec cannot be used.
     pub problems: &'a [String],
+    /// Who has domains that the spec names.
+    pub rival: Option<&'a Rival>,
     /// Services in the mesh.
     pub services: usize,
     /// Shadow Services.
@@ -98,11 +101,12 @@ pub fn of(observed: &Observed<'_>, before: &MeshConfigStatus, now: &Time) -> Mes
     }
 }
 
-/// The status of a MeshConfig that is not served.
+/// The status of a MeshConfig that is not served; `dns`: what of it is in DNS all the same.
 pub fn not_served(
     generation: Option<i64>,
     reason: &'static str,
     message: &str,
+    dns: DnsFound,
     before: &MeshConfigStatus,
     now: &Time,
 ) -> MeshConfigStatus {
@@ -110,6 +114,7 @@ pub fn not_served(
     MeshConfigStatus {
         observed_generation: generation,
         conditions: conditions(&verdicts, generation, &before.conditions, now),
+        dns,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..MeshConfigStatus::default()
     }
@@ -263,6 +268,9 @@ fn degraded(observed: &Observed<'_>, paused: bool) -> Verdict {
             Verdict::new(DEGRADED, true, "InvalidDefaults", observed.problems.join("; "))
         }
         (_, Err(error)) => Verdict::new(DEGRADED, true, "NotApplied", &**error),
+        _ if let Some(rival) = observed.rival => {
+            Verdict::new(DEGRADED, true, rival.reason(), rival.to_string())
+        }
         _ if paused => Verdict::new(
             DEGRADED,
             true,

@@ -10,6 +10,7 @@ mod exhausted;
 mod leaving;
 mod ownership;
 mod rest;
+mod rivals;
 mod rollout;
 #[path = "../simulated/mod.rs"]
 mod simulated;

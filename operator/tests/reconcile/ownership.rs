@@ -192,7 +192,7 @@ async fn of_two_meshes_with_one_domain_the_newer_touches_nothing_until_the_older
     let operator = operator(client);
     until("DomainTaken", &api, || (reason(&api, MESH, "Ready")? == "DomainTaken").then_some(())).await;
     let message = condition(&api.get(MESH).unwrap(), "Ready").unwrap().2;
-    assert!(message.contains("MeshConfig other/weft is older and has weft.mesh"), "{message}");
+    assert!(message.contains("MeshConfig other/weft has weft.mesh"), "{message}");
     two_more_looks(&api, &operator).await;
     assert_eq!(corefile(&api), COREFILE);
     assert!(api.get(SHADOW).is_none() && api.get(DAEMONSET).is_none());

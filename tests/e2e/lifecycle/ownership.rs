@@ -44,7 +44,7 @@ fn of_two_releases_with_one_domain_the_newer_says_so_and_touches_nothing() {
             let since = SystemTime::now();
             apply(&cluster, json!({})).await?;
             let message = mesh::says(&cluster, (OTHER, "weft"), "Ready", "DomainTaken", seconds(30)).await?;
-            assert!(message.contains("MeshConfig weft-system/weft is older and has weft.mesh"), "{message}");
+            assert!(message.contains("MeshConfig weft-system/weft has weft.mesh"), "{message}");
 
             assert_eq!(without_the_second(&dns::corefile(&cluster).await?), corefile);
             // To the first, Services of the second are Services like any other.

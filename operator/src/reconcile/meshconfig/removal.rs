@@ -22,23 +22,8 @@ const LAST_TRIES: Duration = Duration::from_secs(4);
 impl Reconciler {
     /// DNS first, so that nobody is sent to what is about to go; then the shadows. The rest goes by ownerReference.
     pub(super) async fn remove(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
-        let since = self.removing_for(mesh);
-        match self.dns.remove(&self.ctx, mesh).await {
-            Ok(true) => {}
-            Ok(false) if since < DNS_LEAVES => return Ok(Action::requeue(UNDER_WAY)),
-            Ok(false) => {
-                tracing::warn!("DNS pods still answer for the mesh domains; going on with the removal");
-            }
-            Err(error) if since < GIVE_UP => {
-                tracing::warn!(%error, "the DNS block cannot be taken out yet");
-                return Ok(Action::requeue(Duration::from_secs(1)));
-            }
-            Err(error) => {
-                let note = format!(
-                    "{error}. Remove Weft's lines from the cluster's DNS by hand: what is between weft.mesh marks in a Corefile (of two meshes' blocks the one whose second line names this namespace), a key that begins with weft.mesh in coredns-custom, the mesh domains in kube-dns's stubDomains"
-                );
-                self.event(mesh, EventType::Warning, "DNSNotRemoved", note).await;
-            }
+        if let Some(again) = self.dns_out(mesh).await {
+            return Ok(again);
         }
         self.shadows.remove_all_of(mesh.uid());
         let index = &self.ctx.index;
@@ -47,6 +32,37 @@ impl Reconciler {
             return Ok(Action::requeue(Duration::from_millis(200)));
         }
         self.let_go(mesh).await
+    }
+
+    /// One that was served and is no longer: nothing is made for it any more, but its lines may still be in DNS.
+    pub(super) async fn leave(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
+        match self.dns_out(mesh).await {
+            Some(again) => Ok(again),
+            None => self.let_go(mesh).await,
+        }
+    }
+
+    /// Takes the lines out of DNS. `Some`: they are still there, and something may come of waiting.
+    async fn dns_out(&self, mesh: &MeshConfig) -> Option<Action> {
+        let since = self.removing_for(mesh);
+        match self.dns.remove(&self.ctx, mesh).await {
+            Ok(true) => {}
+            Ok(false) if since < DNS_LEAVES => return Some(Action::requeue(UNDER_WAY)),
+            Ok(false) => {
+                tracing::warn!("DNS pods still answer for the mesh domains; going on with the removal");
+            }
+            Err(error) if since < GIVE_UP => {
+                tracing::warn!(%error, "the DNS block cannot be taken out yet");
+                return Some(Action::requeue(Duration::from_secs(1)));
+            }
+            Err(error) => {
+                let note = format!(
+                    "{error}. Remove Weft's lines from the cluster's DNS by hand: what is between weft.mesh marks in a Corefile (of two meshes' blocks the one whose second line names this namespace), a key that begins with weft.mesh in coredns-custom, the mesh domains in kube-dns's stubDomains"
+                );
+                self.event(mesh, EventType::Warning, "DNSNotRemoved", note).await;
+            }
+        }
+        None
     }
 
     /// Our namespace is being deleted: in seconds our rights go, and all that lies in it. What lies elsewhere is put right

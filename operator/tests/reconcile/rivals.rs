@@ -1,0 +1,100 @@
+//! Two meshes that both were served, and one domain: it stays with who has it, and nobody loses more than what he asked for in
+//! vain.
+
+use super::*;
+
+const RIVAL: &str = "/apis/weft.mesh/v1alpha1/namespaces/other/meshconfigs/weft";
+
+/// Another mesh, older than ours, which is served and asks for `domains`; it has `had` of them.
+fn rival(api: &ApiServer, domains: &[&str], had: &[&str]) {
+    let mut mesh = a_mesh(&json!({"domains": domains}));
+    mesh["metadata"] =
+        json!({"creationTimestamp": "2025-01-01T00:00:00Z", "finalizers": ["weft.mesh/cleanup"]});
+    mesh["status"] = json!({"dns": {"provider": "CoreDNS", "domains": had}});
+    api.put(RIVAL, mesh);
+    api.put("/api/v1/namespaces/other/services/weft-operator", a_service("10.96.0.30", &[9443]));
+}
+
+fn ends(api: &ApiServer, path: &str) {
+    api.edit(path, |mesh| mesh["metadata"]["finalizers"] = json!([]));
+    api.delete(path);
+}
+
+fn domains(api: &ApiServer) -> Value {
+    api.get(MESH).unwrap()["status"]["dns"]["domains"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_a_domain_of_another_goes_on_with_his_own() {
+    let (api, operator) = standing_mesh(json!({})).await;
+    assert_eq!(domains(&api), json!(["weft.mesh"]));
+    rival(&api, &["other.mesh"], &["other.mesh"]);
+    api.edit(MESH, |mesh| mesh["spec"] = json!({"domains": ["weft.mesh", "other.mesh", "more.mesh"]}));
+    until("more", &api, || corefile(&api).contains("more.mesh:53 {").then_some(())).await;
+    let message = until("Degraded", &api, || degraded(&api)).await;
+    assert_eq!(
+        message,
+        "MeshConfig other/weft has other.mesh: name other domains in spec.domains, or delete one of the two; until then this one is served without other.mesh"
+    );
+    assert_eq!(reason(&api, MESH, "Degraded").as_deref(), Some("DomainTaken"));
+
+    // The other, the older of the two, asks for one of ours.
+    api.edit(RIVAL, |mesh| mesh["spec"] = json!({"domains": ["other.mesh", "weft.mesh"]}));
+    two_more_looks(&api, &operator).await;
+    assert!(corefile(&api).contains("weft.mesh:53 {"), "{}", corefile(&api));
+    assert!(!corefile(&api).contains("other.mesh:53 {") && api.get(SHADOW).is_some());
+    assert_eq!(domains(&api), json!(["weft.mesh", "more.mesh"]));
+
+    ends(&api, RIVAL);
+    until("all", &api, || corefile(&api).contains("other.mesh:53 {").then_some(())).await;
+    until("all is well", &api, || (reason(&api, MESH, "Degraded")? == "AllWell").then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loses_all_his_domains_has_no_lines_left_while_he_waits_and_is_served_again() {
+    let (api, client) = cluster().await;
+    api.put(MESH, a_mesh(&json!({})));
+    let before = operator(client.clone());
+    until("lines", &api, || corefile(&api).contains("weft.mesh:53 {").then_some(())).await;
+    until("told", &api, || (domains(&api) == json!(["weft.mesh"])).then_some(())).await;
+    let lines = corefile(&api);
+    api.refuse("PATCH", COREDNS, 403, "a policy says no", u32::MAX);
+    rival(&api, &["weft.mesh"], &["weft.mesh"]);
+    let told = until("told", &api, || {
+        condition(&api.get(MESH)?, "Ready")
+            .filter(|(_, reason, message)| reason == "DomainTaken" && message.contains("a policy says no"))
+    })
+    .await;
+    assert!(told.2.contains("Its lines are still in DNS: "), "{told:?}");
+    assert_eq!(domains(&api), json!(["weft.mesh"]));
+    api.refuse_no_more();
+    until("no lines", &api, || (corefile(&api) == COREFILE).then_some(())).await;
+    until("told", &api, || (domains(&api) == json!([])).then_some(())).await;
+
+    // A leader may have ended between lines and status: the next one looks.
+    drop(before);
+    api.edit(COREDNS, |map| map["data"]["Corefile"] = json!(lines));
+    let operator = operator(client);
+    until("no lines", &api, || (corefile(&api) == COREFILE).then_some(())).await;
+    let writes = api.writes();
+    two_more_looks(&api, &operator).await;
+    assert_eq!(api.writes(), writes, "that was all");
+
+    ends(&api, RIVAL);
+    until("lines again", &api, || corefile(&api).contains("weft.mesh:53 {").then_some(())).await;
+    until("not taken", &api, || (reason(&api, MESH, "Ready")? != "DomainTaken").then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_lost_his_domains_goes_with_his_lines() {
+    let (api, _operator) = standing_mesh(json!({})).await;
+    api.refuse("PATCH", COREDNS, 500, "not now", u32::MAX);
+    rival(&api, &["weft.mesh"], &["weft.mesh"]);
+    until("DomainTaken", &api, || (reason(&api, MESH, "Ready")? == "DomainTaken").then_some(())).await;
+    api.delete(MESH);
+    assert!(api.get(MESH).is_some() && corefile(&api).contains("weft.mesh:53 {"));
+    api.refuse_no_more();
+    until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
+    assert_eq!(corefile(&api), COREFILE);
+    assert!(api.get(SHADOW).is_none());
+}
