@@ -33,6 +33,9 @@ const SECOND: &str = "/apis/weft.mesh/v1alpha1/namespaces/weft-system/meshconfig
 /// One where it does not belong.
 const ELSEWHERE: &str = "/apis/weft.mesh/v1alpha1/namespaces/shop/meshconfigs/weft";
 
+/// Another mesh, of an operator of its own, in a namespace whose Services are in no mesh.
+const RIVAL: &str = "/apis/weft.mesh/v1alpha1/namespaces/kube-system/meshconfigs/weft";
+
 /// A CA as the Secret has it: the same for all schedules, since making keys takes long.
 fn a_ca() -> Value {
     static CA: OnceLock<Value> = OnceLock::new();
@@ -64,6 +67,7 @@ impl World {
             self.store.put(&key(MESH), a_mesh(&spec));
         }
         self.start_dns();
+        self.store.put(&key(&service("kube-system", "weft-operator")), a_service("", &[9443]));
         let mut at = throw.between(0, 6000);
         for step in 0..throw.between(10, 40) {
             at += match throw.below(10) {
@@ -247,9 +251,36 @@ impl World {
             0..2 if there => self.store.delete(&key(MESH)),
             2 => self.store.put(&key(SECOND), self.renewed(SECOND, &spec)),
             3 => self.store.delete(&key(SECOND)),
-            4 => self.store.put(&key(ELSEWHERE), self.renewed(ELSEWHERE, &spec)),
+            4 if throw.in_a_thousand(500) => self.store.put(&key(ELSEWHERE), self.renewed(ELSEWHERE, &spec)),
+            4 => self.rival(throw),
             _ => self.store.put(&key(MESH), self.renewed(MESH, &spec)),
         }
+    }
+
+    /// Another mesh comes, or goes. It asks for our domain or not, is served or not, and has what it asks for or not.
+    fn rival(&mut self, throw: &mut Throw) {
+        self.rival_goes();
+        if throw.in_a_thousand(250) {
+            return;
+        }
+        let domains = *throw.of(&["weft.mesh", "a.weft.mesh", "other.mesh"]).unwrap();
+        let mut mesh = a_mesh(&json!({"domains": [domains]}));
+        if throw.in_a_thousand(700) {
+            let had = if throw.in_a_thousand(700) { json!([domains]) } else { json!([]) };
+            mesh["metadata"]["finalizers"] = json!([weft_operator::index::claims::FINALIZER]);
+            mesh["status"] = json!({"dns": {"provider": "None", "domains": had}});
+        }
+        if throw.in_a_thousand(500) {
+            mesh["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
+        }
+        self.note("rival", |_| format!("user: another mesh {mesh}"));
+        self.store.put(&key(RIVAL), mesh);
+    }
+
+    fn rival_goes(&mut self) {
+        self.note("rival goes", |_| "user: another mesh goes".to_owned());
+        self.store.edit(&key(RIVAL), |mesh| mesh["metadata"]["finalizers"] = json!([]));
+        self.store.delete(&key(RIVAL));
     }
 
     /// The MeshConfig at `path` with another spec; a new one where there is none.
@@ -323,6 +354,7 @@ impl World {
         }
         // Nobody else is served there, and nobody need be told before the end.
         self.store.delete(&key(ELSEWHERE));
+        self.rival_goes();
         for foreign in std::mem::take(&mut self.law.foreign) {
             if self.dice.on(("squat goes", &foreign)).in_a_thousand(500) {
                 self.store.delete(&foreign);
