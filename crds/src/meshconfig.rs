@@ -67,6 +67,12 @@ pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, SmiCounts};
         description = "Whether the cluster's DNS answers the names of the mesh"
     ),
     printcolumn(
+        name = "Degraded",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Degraded")].status"#,
+        description = "Whether something needs a person"
+    ),
+    printcolumn(
         name = "Version",
         type_ = "string",
         json_path = ".status.version",
@@ -95,13 +101,6 @@ pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, SmiCounts};
         priority = 1
     ),
     printcolumn(
-        name = "Degraded",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Degraded")].status"#,
-        description = "Whether something needs a person",
-        priority = 1
-    ),
-    printcolumn(
         name = "Free ports",
         type_ = "integer",
         json_path = ".status.ports.free",
@@ -113,6 +112,13 @@ pub use status::{MeshConfigStatus, PortCounts, ProxyCounts, SmiCounts};
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
         description = "What the Ready condition says",
+        priority = 1
+    ),
+    printcolumn(
+        name = "To do",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Degraded")].message"#,
+        description = "What the Degraded condition says",
         priority = 1
     )
 )]

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::client::UNACKNOWLEDGED;
 use crate::lease::{Fence, LANDS_WITHIN, WRITE};
 use compare::{contains, takes_out};
-pub use error::WriteError;
+pub use error::{WriteError, plain};
 use object::{ClusterWide, Namespaced, Object};
 pub use seen::Seen;
 use seen::{Key, Sight};

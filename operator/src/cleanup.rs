@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use weft_crds::MeshConfig;
 
-use crate::apply::{WriteError, Writer};
+use crate::apply::{WriteError, Writer, plain};
 use crate::context::Context;
 use crate::index::Index;
 use crate::lease::{self, Fence};
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
     /// The API server refused.
-    #[error("{0} of namespace {1}: {2}")]
+    #[error("{0} of namespace {1}: {said}", said = plain(.2))]
     Api(&'static str, String, kube::Error),
     /// The operator did not finish.
     #[error(

@@ -29,7 +29,7 @@ pub struct Proxy {
     /// CPU and memory of each proxy; what is given replaces the default as a whole. A limit on CPU shows as latency of
     /// every call that goes through the proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(transform = without_claims)]
+    #[schemars(transform = amounts)]
     pub resources: Option<ResourceRequirements>,
 
     /// Labels of the nodes that run a proxy. Pods on other nodes then use the proxy of another node. Empty: every
@@ -230,9 +230,18 @@ fn default_resources() -> ResourceRequirements {
     ResourceRequirements { requests: Some(requests), ..ResourceRequirements::default() }
 }
 
-/// Takes out `claims`: they name resource claims of the pod, and the proxies' pods have none.
-fn without_claims(schema: &mut Schema) {
-    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.remove("claims");
+/// A quantity as Kubernetes writes it, none below zero.
+const QUANTITY: &str = r"^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
+
+/// Takes out `claims`: they name resource claims of the pod, and the proxies' pods have none. Amounts must be some: else the
+/// DaemonSet cannot be written, and the user hears of it too late.
+fn amounts(schema: &mut Schema) {
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    properties.remove("claims");
+    for name in ["limits", "requests"] {
+        let amount = properties.get_mut(name).and_then(|of| of.get_mut("additionalProperties"));
+        if let Some(amount) = amount.and_then(Value::as_object_mut) {
+            amount.insert("pattern".to_owned(), QUANTITY.into());
+        }
     }
 }

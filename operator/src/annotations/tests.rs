@@ -13,6 +13,7 @@ fn service(annotations: &[(&str, &str)]) -> ServiceFacts {
         ports: vec![port(80, false), port(53, true)],
         annotations: annotations.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
         external_name: false,
+        of_a_mesh: false,
         ipv6: false,
         cluster_ip: None,
     }

@@ -15,7 +15,7 @@ pub enum WriteError {
     #[error("{0}: the API server did not answer in time")]
     Unanswered(String),
     /// The API server refused.
-    #[error("{object}: {source}")]
+    #[error("{object}: {}", plain(source))]
     Api {
         /// Kind, namespace and name.
         object: String,
@@ -30,6 +30,15 @@ pub enum WriteError {
         /// What the encoder said.
         source: serde_json::Error,
     },
+}
+
+/// What an error of the API server's says, without the rest of its answer.
+pub fn plain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        kube::Error::Api(status) => format!("{} ({})", status.reason, status.code),
+        other => other.to_string(),
+    }
 }
 
 impl WriteError {
@@ -60,6 +69,22 @@ impl WriteError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_are_told_what_the_api_server_said_and_no_more() {
+        let said = |message: &str| {
+            let status = kube::core::Status {
+                code: 403,
+                reason: "Forbidden".into(),
+                message: message.into(),
+                ..Default::default()
+            };
+            let source = kube::Error::Api(Box::new(status));
+            WriteError::Api { object: "Service a/b".into(), source }.to_string()
+        };
+        assert_eq!(said("a policy says no"), "Service a/b: a policy says no");
+        assert_eq!(said(""), "Service a/b: Forbidden (403)");
+    }
 
     #[test]
     fn what_less_at_a_time_would_help_is_told_from_what_it_would_not() {

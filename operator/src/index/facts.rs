@@ -51,6 +51,8 @@ pub struct ServiceFacts {
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
     /// `type: ExternalName`.
     pub external_name: bool,
+    /// Some mesh's operator made it, ours or another: a shadow, or the proxies' own.
+    pub of_a_mesh: bool,
     /// Its first family is IPv6.
     pub ipv6: bool,
     /// `None` when headless.
@@ -84,6 +86,7 @@ impl ServiceFacts {
                 .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
                 .collect(),
             external_name: spec.type_.as_deref() == Some("ExternalName"),
+            of_a_mesh: made_by_us(&service.metadata),
             ipv6: spec.ip_families.iter().flatten().next().is_some_and(|family| family == "IPv6"),
             cluster_ip: spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()),
         })

@@ -82,6 +82,8 @@ impl Scope {
             Some("its namespace is not in the mesh: see spec.namespaces of the MeshConfig")
         } else if service.external_name {
             Some("it is of type ExternalName: there is nothing to carry to")
+        } else if service.of_a_mesh {
+            Some("a mesh's operator made it: it stands for another Service, or for proxies")
         } else if annotations::carried(service, &self.defaults).next().is_none() {
             Some("it has no port that is carried: none of the protocol of its traffic type")
         } else {
@@ -89,13 +91,15 @@ impl Scope {
         }
     }
 
-    /// Whether `service` is in the mesh. `ExternalName` Services are not: they are names, there is nothing to carry to.
+    /// Whether `service` is in the mesh. `ExternalName` Services are not: they are names, there is nothing to carry to. Nor is what a
+    /// mesh is made of: two meshes would have shadows of each other's shadows, without end.
     pub fn includes(&self, service: &ServiceFacts) -> bool {
         let (namespace, name) = (&*service.id.namespace, &*service.id.name);
         let kubernetes = namespace == "default" && name == "kubernetes";
         self.covers(namespace)
             && !kubernetes
             && !service.external_name
+            && !service.of_a_mesh
             && annotations::carried(service, &self.defaults).next().is_some()
     }
 }
@@ -117,6 +121,7 @@ mod tests {
             ports,
             annotations,
             external_name: false,
+            of_a_mesh: false,
             ipv6: false,
             cluster_ip: None,
         }
@@ -158,7 +163,8 @@ mod tests {
         let no_ports = ServiceFacts { ports: vec![], ..service("shop", "cart") };
         let annotations = [("weft.mesh/traffic-type".into(), "udp".into())].into();
         let no_datagrams = ServiceFacts { annotations, ..service("shop", "cart") };
-        for left_out in [external, no_ports, no_datagrams] {
+        let shadow = ServiceFacts { of_a_mesh: true, ..service("other-weft", "cart-shop") };
+        for left_out in [external, no_ports, no_datagrams, shadow] {
             assert!(!included(&[], &[], &left_out));
         }
     }
@@ -170,7 +176,9 @@ mod tests {
         let no_ports = ServiceFacts { ports: vec![], ..service("shop", "cart") };
         let others =
             ["kube-system", "weft-system", "ignored", "shop"].map(|namespace| service(namespace, "cart"));
-        for service in others.into_iter().chain([external, no_ports, service("default", "kubernetes")]) {
+        let shadow = ServiceFacts { of_a_mesh: true, ..service("shop", "cart") };
+        let more = [external, no_ports, shadow, service("default", "kubernetes")];
+        for service in others.into_iter().chain(more) {
             assert_eq!(scope.why_not(&service).is_none(), scope.includes(&service), "{service:?}");
         }
         assert_eq!(Scope::default().why_not(&service("shop", "cart")), Some("there is no MeshConfig"));

@@ -27,6 +27,12 @@ pub const DEGRADED: &str = "Degraded";
 /// Why [`DNS_CONFIGURED`] holds where DNS is left alone.
 pub const MANUAL: &str = "Manual";
 
+/// Reasons for which nothing gets better by itself.
+const FOR_A_PERSON: [&str; 5] = ["NoNodes", "NotTakenUp", "ByHand", "Conflict", "DNSFailed"];
+/// Reasons that belong to every change, and those that do while one is under way.
+const OF_A_CHANGE: [&str; 4] = ["Propagating", "Rolling", "Behind", "NoProxies"];
+const DURING_A_CHANGE: [&str; 2] = ["ProxiesNotReady", "NoAnswer"];
+
 /// What the status is made of.
 pub struct Observed<'a> {
     /// The MeshConfig's generation.
@@ -80,8 +86,8 @@ impl Verdict {
 
 /// The status of the active MeshConfig; `before` is the one it had.
 pub fn of(observed: &Observed<'_>, before: &MeshConfigStatus, now: &Time) -> MeshConfigStatus {
-    let verdicts = verdicts(observed, &before.conditions);
-    let (desired, ready) = proxy_counts(observed);
+    let (desired, ready) = proxy_counts(observed, before.proxies.desired, before.proxies.ready);
+    let verdicts = verdicts(observed, (desired, ready), &before.conditions);
     let in_sync = observed.told.iter().filter(|told| holds(told, observed.digest)).count();
     MeshConfigStatus {
         observed_generation: observed.generation,
@@ -126,10 +132,19 @@ pub fn is_well(condition: &Condition) -> bool {
     (condition.status == "True") != of_trouble
 }
 
-fn verdicts(observed: &Observed<'_>, before: &[Condition]) -> [Verdict; 6] {
-    let (proxies, dns, synced) = (proxies(observed), dns(&observed.dns.state), synced(observed));
+/// Whether a condition that is not as it should be is about to be, since the mesh is being installed or changed.
+pub fn is_passing(condition: &Condition, now: &[Condition], before: &[Condition]) -> bool {
+    let find = |all: &[Condition], kind: &str| all.iter().find(|one| one.type_ == kind).cloned();
+    let rolls = find(now, ROLLOUT_PAUSED).is_some_and(|rollout| rollout.reason == "Rolling");
+    let comes_up = find(before, READY).is_none_or(|ready| ready.status != "True");
+    let reason = condition.reason.as_str();
+    OF_A_CHANGE.contains(&reason) || (DURING_A_CHANGE.contains(&reason) && (rolls || comes_up))
+}
+
+fn verdicts(observed: &Observed<'_>, counts: (u32, u32), before: &[Condition]) -> [Verdict; 6] {
+    let (proxies, dns, synced) = (proxies(observed, counts), dns(&observed.dns.state), synced(observed));
     let paused = paused(observed, before);
-    let degraded = degraded(observed, paused.holds);
+    let degraded = degraded(observed, paused.holds, [&proxies, &dns]);
     let ready = match [&proxies, &dns].into_iter().find(|verdict| !verdict.holds) {
         Some(missing) => Verdict::new(READY, false, &*missing.reason, &*missing.message),
         None => Verdict::new(READY, true, "Ready", "the mesh carries traffic"),
@@ -137,9 +152,10 @@ fn verdicts(observed: &Observed<'_>, before: &[Condition]) -> [Verdict; 6] {
     [ready, proxies, dns, synced, paused, degraded]
 }
 
-/// Nodes that should have a proxy, and nodes that have one that is ready.
-fn proxy_counts(observed: &Observed<'_>) -> (u32, u32) {
-    let status = observed.daemonset.as_ref().ok().and_then(|daemonset| daemonset.status.as_ref());
+/// Nodes that should have a proxy, and nodes that have one that is ready: as before, where the DaemonSet cannot be written.
+fn proxy_counts(observed: &Observed<'_>, desired: u32, ready: u32) -> (u32, u32) {
+    let Ok(daemonset) = observed.daemonset else { return (desired, ready) };
+    let status = daemonset.status.as_ref();
     let number = |n: Option<i32>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     let (desired, ready) =
         (number(status.map(|s| s.desired_number_scheduled)), number(status.map(|s| s.number_ready)));
@@ -149,8 +165,7 @@ fn proxy_counts(observed: &Observed<'_>) -> (u32, u32) {
     (desired, ready.max(served).min(desired))
 }
 
-fn proxies(observed: &Observed<'_>) -> Verdict {
-    let (desired, ready) = proxy_counts(observed);
+fn proxies(observed: &Observed<'_>, (desired, ready): (u32, u32)) -> Verdict {
     let daemonset = match observed.daemonset {
         Ok(daemonset) => daemonset,
         Err(error) => return Verdict::new(PROXIES_READY, false, "NotApplied", &**error),
@@ -159,6 +174,8 @@ fn proxies(observed: &Observed<'_>) -> Verdict {
     let seen = status.and_then(|s| s.observed_generation) >= daemonset.metadata.generation;
     let updated =
         status.and_then(|s| s.updated_number_scheduled).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    // Of a node whose old proxy drains the DaemonSet counts that one.
+    let complete = observed.rollout.is_some_and(|rollout| rollout.stage == Stage::Complete);
     if !seen && (desired == 0 || ready < desired) {
         Verdict::new(PROXIES_READY, false, "Rolling", "the DaemonSet of the proxies has changed")
     } else if desired == 0 {
@@ -171,7 +188,7 @@ fn proxies(observed: &Observed<'_>) -> Verdict {
     } else if ready < desired {
         let message = format!("{ready} of {desired} nodes have a proxy that is ready");
         Verdict::new(PROXIES_READY, false, "ProxiesNotReady", message)
-    } else if !seen || updated < desired {
+    } else if !complete && (!seen || updated < desired) {
         // Every node is served all the while: a new proxy is ready before the old one goes.
         Verdict::new(
             PROXIES_READY,
@@ -254,7 +271,7 @@ fn synced(observed: &Observed<'_>) -> Verdict {
     }
 }
 
-fn degraded(observed: &Observed<'_>, paused: bool) -> Verdict {
+fn degraded(observed: &Observed<'_>, paused: bool, others: [&Verdict; 2]) -> Verdict {
     let failures = &observed.counts.failures;
     let rejected =
         observed.told.iter().flat_map(|(_, status)| status).any(|status| !status.rejections.is_empty());
@@ -280,7 +297,10 @@ fn degraded(observed: &Observed<'_>, paused: bool) -> Verdict {
         _ if rejected => {
             Verdict::new(DEGRADED, true, "Rejected", "a proxy refuses a resource: see ConfigSynced")
         }
-        _ => Verdict::new(DEGRADED, false, "AllWell", "nothing needs a person"),
+        _ => match others.iter().find(|one| !one.holds && FOR_A_PERSON.contains(&&*one.reason)) {
+            Some(other) => Verdict::new(DEGRADED, true, &*other.reason, &*other.message),
+            None => Verdict::new(DEGRADED, false, "AllWell", "nothing needs a person"),
+        },
     }
 }
 

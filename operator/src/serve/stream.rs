@@ -144,7 +144,7 @@ impl ConfigDiscovery for ConfigServer {
             let _open = Raised::new(&metrics.streams);
             let lived = tokio::time::timeout(longest(), session.run(first)).await;
             if let Ok(Err(status)) = lived {
-                tracing::info!(node = session.node, %status, "proxy gone");
+                tracing::info!(node = session.node, why = status.message(), "proxy gone");
                 // If it listens still, it learns why. It need not.
                 let _ = session.outgoing.try_send(Err(status));
             } else {

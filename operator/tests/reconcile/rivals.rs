@@ -98,3 +98,21 @@ async fn who_has_lost_his_domains_goes_with_his_lines() {
     assert_eq!(corefile(&api), COREFILE);
     assert!(api.get(SHADOW).is_none());
 }
+
+/// Each would have shadows of the other's, and of the shadows of its own shadows, without end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_mesh_is_made_of_is_not_in_ours() {
+    let (api, client) = cluster().await;
+    rival(&api, &["other.mesh"], &["other.mesh"]);
+    let mut shadow = a_service("10.96.0.31", &[80]);
+    shadow["metadata"] = json!({"ownerReferences":
+        [{"apiVersion": "weft.mesh/v1alpha1", "kind": "MeshConfig", "name": "weft", "uid": "u", "controller": true}]});
+    api.put("/api/v1/namespaces/other/services/cart-weft-shop", shadow);
+    api.put(MESH, a_mesh(&json!({})));
+    let operator = operator(client);
+    until("shadow", &api, || api.get(SHADOW)).await;
+    two_more_looks(&api, &operator).await;
+    assert_eq!(api.get("/api/v1/namespaces/weft-system/services/cart-weft-shop-weft-other"), None);
+    // The cart, and the other's own Service.
+    assert_eq!(api.get(MESH).unwrap()["status"]["shadowServices"], 2);
+}

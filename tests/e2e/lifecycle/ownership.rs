@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -15,11 +16,13 @@ use weft_tests::node::Embedded;
 use weft_tests::servers::Server;
 use weft_tests::services::UserService;
 use weft_tests::stage::Stage;
-use weft_tests::traffic::{Load, Mode};
+use weft_tests::traffic::{Load, Mode, reaches};
 use weft_tests::wait::seconds;
 use weft_tests::{Result, mesh, workloads};
 
 const OTHER: &str = "weft-other";
+/// The domain of the second, once it is another.
+const SECOND: &str = "second.mesh";
 
 async fn apply(cluster: &Cluster, spec: Value) -> Result {
     let mut object = mesh::meshconfig();
@@ -59,6 +62,10 @@ fn of_two_releases_with_one_domain_the_newer_says_so_and_touches_nothing() {
             let status = mesh::status(&cluster).await?;
             assert_eq!(mesh::condition(&status, "Ready"), Some("True"), "{status:#}");
             no_fight(since).await?;
+
+            apply(&cluster, json!({"domains": [SECOND]})).await?;
+            mesh::says(&cluster, (OTHER, "weft"), "Ready", "Ready", seconds(120)).await?;
+            both_carry(&cluster, &stage).await?;
             mesh::uninstall_from(OTHER).await?;
             assert_eq!(
                 without_the_second(&dns::corefile(&cluster).await?),
@@ -71,6 +78,26 @@ fn of_two_releases_with_one_domain_the_newer_says_so_and_touches_nothing() {
         load.stop_without_failures(100).await?;
         stage.strike().await
     });
+}
+
+/// Of the user's Services both have shadows, and of each other's none.
+async fn both_carry(cluster: &Cluster, stage: &Stage) -> Result {
+    let url = format!("http://whoami.{}.{SECOND}/", stage.ns);
+    reaches(cluster, stage.client(), &url, "whoami", seconds(60)).await?;
+    stage.reaches("whoami", "whoami").await?;
+    let shadows = cluster.all::<Service>().list(&ListParams::default().labels("weft.mesh/shadow")).await?;
+    let mut of_whoami = 0;
+    for shadow in shadows {
+        let label = |key: &str| shadow.labels().get(key).cloned().unwrap_or_default();
+        let (namespace, name) = (label("weft.mesh/service-namespace"), label("weft.mesh/service-name"));
+        of_whoami += usize::from(namespace == stage.ns && name == "whoami");
+        if [mesh::NAMESPACE, OTHER].contains(&&*namespace) {
+            let own = ["weft-operator", "weft-dns", "weft-smi-metrics"].contains(&&*name);
+            assert!(own, "a shadow of {namespace}/{name}, which no user has made");
+        }
+    }
+    assert_eq!(of_whoami, 2);
+    Ok(())
 }
 
 /// What the first has in the Corefile, but for the names of the second's own Services.

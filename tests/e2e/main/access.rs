@@ -133,6 +133,7 @@ fn nonsense_in_a_meshconfig_is_refused_with_a_sentence() {
                 "port 9901 is where a proxy answers",
             ),
             (json!({ "namespaces": { "watch": ["shop-*"] } }), "patterns are not understood"),
+            (json!({ "proxy": { "resources": { "requests": { "cpu": "lots" } } } }), "requests.cpu"),
         ];
         for (spec, sentence) in cases {
             let mut object = mesh::meshconfig();

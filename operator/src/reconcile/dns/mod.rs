@@ -21,7 +21,7 @@ use weft_config::contract::DNS_SERVICE;
 use weft_crds::MeshConfig;
 use weft_crds::meshconfig::{DnsFound, DnsProvider};
 
-use crate::apply::{FIELD_MANAGER, WriteError};
+use crate::apply::{FIELD_MANAGER, WriteError, plain};
 use crate::context::Context;
 use crate::dns::block::Block;
 use crate::dns::detect::{self, DetectError};
@@ -78,7 +78,7 @@ pub enum DnsError {
     #[error(transparent)]
     Detect(#[from] DetectError),
     /// It could not be read.
-    #[error("ConfigMap {0}/{1}: {2}")]
+    #[error("ConfigMap {0}/{1}: {said}", said = plain(.2))]
     Read(String, String, kube::Error),
     /// The right to it went before our lines.
     #[error(

@@ -47,7 +47,9 @@ impl Reconciler {
         let namespace = mesh.namespace().unwrap_or_default();
         self.ctx.writer.status::<MeshConfig>(&namespace, &mesh.name_any(), &json!(status)).await?;
         for condition in status.conditions.iter().filter(|now| changed(now, &before.conditions)) {
-            let kind = if status::is_well(condition) { EventType::Normal } else { EventType::Warning };
+            let passes = || status::is_passing(condition, &status.conditions, &before.conditions);
+            let kind =
+                if status::is_well(condition) || passes() { EventType::Normal } else { EventType::Warning };
             self.event(mesh, kind, &condition.reason, format!("{}: {}", condition.type_, condition.message))
                 .await;
         }

@@ -22,7 +22,7 @@ const DRAIN: u64 = 7;
 const GAP: u64 = 13;
 /// Nodes that the controller takes by itself in a gap, and until a silent proxy is found out by the next leader: for each one a
 /// new pod has to start, and to be ready for as long as it is looked at.
-const TAKEN_IN_A_GAP: usize = 3;
+const TAKEN_IN_A_GAP: usize = 2;
 /// Seconds until a rollout over all nodes must have ended: each wave takes less than ten.
 const ENOUGH: u64 = 400;
 
@@ -339,6 +339,23 @@ fn a_rollback_is_not_stopped_by_what_the_former_proxies_have_been_through() {
             }
         }
     }
+}
+
+#[test]
+fn while_nobody_leads_the_controller_goes_on_and_the_next_leader_stops_it() {
+    let worst = [Kind::Refuses, Kind::Fails, Kind::Silent, Kind::NeverReady].map(|kind| {
+        let lost_after = |seconds| {
+            let mut world = World::new(10);
+            world.apply("t1", kind);
+            world.run(seconds);
+            world.happens(Event::Leader);
+            world.run(GAP + 60);
+            assert!(matches!(world.stage(), Stage::Paused(_)), "{kind:?} after {seconds} s");
+            world.harmed().len()
+        };
+        (0..30).map(lost_after).max().unwrap()
+    });
+    assert_eq!(worst, [1, 2, 3, 0], "nodes without a proxy that serves");
 }
 
 #[test]

@@ -206,6 +206,7 @@ fn what_was_stopped_is_said_to_be_while_the_daemonset_cannot_be_written() {
         digest: "d",
         counts: &counts,
         problems: &[],
+        rival: None,
         services: 0,
         shadows: 0,
         smi: SmiCounts::default(),
@@ -219,4 +220,41 @@ fn what_was_stopped_is_said_to_be_while_the_daemonset_cannot_be_written() {
     assert_eq!(find(&second, ROLLOUT_PAUSED).status, "True");
     let degraded = find(&second, DEGRADED);
     assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "NotApplied"));
+}
+
+#[test]
+fn who_is_told_of_trouble_is_not_told_of_what_passes() {
+    let condition = |kind: &str, status: &str, reason: &str| Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: String::new(),
+        observed_generation: None,
+        last_transition_time: time(0),
+    };
+    let passing = |reason: &str, rollout: &str, ready: Option<&str>| {
+        let one = condition(CONFIG_SYNCED, "False", reason);
+        let before: Vec<_> = ready.map(|status| condition(READY, status, "")).into_iter().collect();
+        is_passing(&one, &[condition(ROLLOUT_PAUSED, "False", rollout)], &before)
+    };
+    assert!(passing("Propagating", "NoRollout", Some("True")));
+    assert!(passing("NoAnswer", "NoRollout", None), "it is being installed");
+    assert!(passing("NoAnswer", "Rolling", Some("True")) && passing("NoAnswer", "NoRollout", Some("False")));
+    assert!(!passing("NoAnswer", "NoRollout", Some("True")));
+    assert!(!passing("DNSFailed", "Rolling", None));
+}
+
+#[test]
+fn what_needs_a_person_is_told_wherever_it_is() {
+    let none = Counts::default();
+    let degraded = |daemonset: &Result<DaemonSet, String>, state: DnsState| {
+        let lines = summary(daemonset, &standing(state), &[], &none);
+        lines.lines().find(|line| line.starts_with(DEGRADED)).unwrap().to_owned()
+    };
+    let well = daemonset(2, 2, 2);
+    let failed = DnsState::Failed("set spec.clusterDomain to corp.local".into());
+    assert_eq!(degraded(&well, failed), "Degraded True DNSFailed: set spec.clusterDomain to corp.local");
+    let passes = DnsState::Propagating("not yet".into());
+    assert_eq!(degraded(&well, passes.clone()), "Degraded False AllWell: nothing needs a person");
+    assert!(degraded(&daemonset(0, 0, 0), passes).starts_with("Degraded True NoNodes: no node matches"));
 }
