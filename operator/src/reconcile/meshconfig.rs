@@ -164,10 +164,13 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
         // The controller's watch is ahead of the index's.
         return Ok(Action::requeue(UNDER_WAY));
     }
-    // The lines in DNS are those of the active MeshConfig, or else of one that was.
-    let has_lines = is_active || (ours && active.is_none() && is_kept(&mesh));
-    let domains = active.as_ref().filter(|_| is_active).map(|active| active.spec.domains.clone());
-    let served = this.with_domains(&mesh, domains.unwrap_or_default());
+    // The lines in DNS are those of the active MeshConfig, or else of one that was; the watch may not tell of its finalizer yet.
+    let was_active = || is_kept(&mesh) || this.dns_of(&mesh) != DnsFound::default();
+    let has_lines = is_active || (ours && active.is_none() && was_active());
+    let mut served = MeshConfig::clone(&mesh);
+    // Of the domains that it asks for it may have those; what else answers for the others is another's.
+    served.spec.domains =
+        active.as_ref().filter(|_| is_active).map(|active| active.spec.domains.clone()).unwrap_or_default();
     if ours && this.ctx.index.is_ending() {
         return if has_lines { this.end(&served).await } else { this.let_go(&mesh).await };
     }
@@ -188,7 +191,14 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
         // As large as all that it awaits.
         return Box::pin(this.keep(&served, rival.as_ref())).await;
     }
-    let dns = if has_lines { this.dns.withdraw(&this.ctx, &served).await } else { Ok(DnsFound::default()) };
+    let dns = if has_lines {
+        this.dns.withdraw(&this.ctx, &this.with_dns(&served)).await
+    } else if ours {
+        Ok(DnsFound::default())
+    } else {
+        // Whoever served it, or is to clean up behind it, needs to know.
+        Ok(this.status_of(&mesh).dns)
+    };
     let (reason, message) = match (active, rival) {
         (Some(active), _) if ours => (
             "Conflict",
@@ -213,7 +223,7 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
         Err(error) => {
             tracing::warn!(name = mesh.name_any(), %error, "MeshConfig");
             let message = format!("{message}. Its lines are still in DNS: {error}");
-            (served.status.unwrap_or_default().dns, message, this.failed())
+            (this.dns_of(&mesh), message, this.failed())
         }
     };
     let now = Time(this.ctx.outside.time());
@@ -229,14 +239,6 @@ pub fn owner(mesh: &MeshConfig) -> Value {
 }
 
 impl Reconciler {
-    /// `mesh` with the domains that it has, and the status as far as it is known.
-    fn with_domains(&self, mesh: &MeshConfig, domains: Vec<String>) -> MeshConfig {
-        let mut served = mesh.clone();
-        served.spec.domains = domains;
-        served.status = Some(self.status_of(mesh));
-        served
-    }
-
     async fn keep(&self, mesh: &MeshConfig, rival: Option<&Rival>) -> Result<Action, ReconcileError> {
         self.shadows.remove_all_of(None);
         if !is_kept(mesh) {
@@ -251,7 +253,7 @@ impl Reconciler {
             Ok((daemonset, rollout)) => (Ok(daemonset), Some(rollout)),
             Err(error) => (Err(error), None),
         };
-        let dns = self.dns.keep(&self.ctx, mesh).await;
+        let dns = self.dns.keep(&self.ctx, &self.with_dns(mesh)).await;
         let counts = self.shadows.counts();
         let observed = status::Observed {
             generation: mesh.metadata.generation,

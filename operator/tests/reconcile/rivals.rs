@@ -11,8 +11,8 @@ fn rival(api: &ApiServer, domains: &[&str], had: &[&str]) {
     mesh["metadata"] =
         json!({"creationTimestamp": "2025-01-01T00:00:00Z", "finalizers": ["weft.mesh/cleanup"]});
     mesh["status"] = json!({"dns": {"provider": "CoreDNS", "domains": had}});
-    api.put(RIVAL, mesh);
     api.put("/api/v1/namespaces/other/services/weft-operator", a_service("10.96.0.30", &[9443]));
+    api.put(RIVAL, mesh);
 }
 
 fn ends(api: &ApiServer, path: &str) {
@@ -115,4 +115,16 @@ async fn what_another_mesh_is_made_of_is_not_in_ours() {
     assert_eq!(api.get("/api/v1/namespaces/weft-system/services/cart-weft-shop-weft-other"), None);
     // The cart, and the other's own Service.
     assert_eq!(api.get(MESH).unwrap()["status"]["shadowServices"], 2);
+}
+
+/// As after `helm uninstall --no-hooks` of the other: the clean-up has yet to come.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_status_of_a_mesh_that_nobody_serves_says_of_dns_stays() {
+    let (api, client) = cluster().await;
+    rival(&api, &["other.mesh"], &["other.mesh"]);
+    api.delete("/api/v1/namespaces/other/services/weft-operator");
+    let _operator = operator(client);
+    until("WrongNamespace", &api, || (reason(&api, RIVAL, "Ready")? == "WrongNamespace").then_some(())).await;
+    let dns = api.get(RIVAL).unwrap()["status"]["dns"].clone();
+    assert_eq!((&dns["provider"], &dns["domains"]), (&json!("CoreDNS"), &json!(["other.mesh"])));
 }

@@ -45,7 +45,7 @@ impl Reconciler {
     /// Takes the lines out of DNS. `Some`: they are still there, and something may come of waiting.
     async fn dns_out(&self, mesh: &MeshConfig) -> Option<Action> {
         let since = self.removing_for(mesh);
-        match self.dns.remove(&self.ctx, mesh).await {
+        match self.dns.remove(&self.ctx, &self.with_dns(mesh)).await {
             Ok(true) => {}
             Ok(false) if since < DNS_LEAVES => return Some(Action::requeue(UNDER_WAY)),
             Ok(false) => {
@@ -69,7 +69,7 @@ impl Reconciler {
     /// without waiting for anybody.
     pub(super) async fn end(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
         let since = self.removing_for(mesh);
-        match self.dns.remove(&self.ctx, mesh).await {
+        match self.dns.remove(&self.ctx, &self.with_dns(mesh)).await {
             Ok(_) => {}
             Err(error) if since < LAST_TRIES => {
                 tracing::warn!(%error, "the DNS block cannot be taken out yet");

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
+use weft_crds::meshconfig::DnsFound;
 use weft_crds::{MeshConfig, MeshConfigStatus};
 
 use super::{ReconcileError, Reconciler};
@@ -29,6 +30,20 @@ impl Reconciler {
         let said = all.get(&mesh.uid().unwrap_or_default());
         let ours = said.filter(|said| said.upon == mesh.resource_version()).map(|said| &said.status);
         ours.or(mesh.status.as_ref()).cloned().unwrap_or_default()
+    }
+
+    /// What the status of our own MeshConfig says of DNS. The lines are this leader's alone, so what it said last counts, however
+    /// far behind the watch is.
+    pub(super) fn dns_of(&self, mesh: &MeshConfig) -> DnsFound {
+        let said = self.said().get(&mesh.uid().unwrap_or_default()).map(|said| said.status.dns.clone());
+        said.unwrap_or_else(|| self.status_of(mesh).dns)
+    }
+
+    /// `mesh` as if its status said that.
+    pub(super) fn with_dns(&self, mesh: &MeshConfig) -> MeshConfig {
+        let mut mesh = mesh.clone();
+        mesh.status = Some(MeshConfigStatus { dns: self.dns_of(&mesh), ..self.status_of(&mesh) });
+        mesh
     }
 
     /// Writes what differs, and tells of each condition that changed in an Event.
