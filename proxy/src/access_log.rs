@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::metrics::Count;
 use crate::tables::PortEntry;
@@ -52,8 +52,10 @@ pub struct Line<'a> {
     /// Port number of the Service.
     pub port: u16,
     /// Who asked.
+    #[serde(serialize_with = "canonical")]
     pub client: Option<SocketAddr>,
     /// Who answered; absent when nobody did.
+    #[serde(serialize_with = "canonical")]
     pub endpoint: Option<SocketAddr>,
     /// How long it took, in seconds.
     pub duration: f64,
@@ -138,11 +140,21 @@ impl<'a> Line<'a> {
     }
 }
 
+/// An IPv4 client of a socket for both families has a mapped address: written as everywhere else, without the `::ffff:`.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[allow(clippy::ref_option, reason = "serde gives a field as it stands")]
+fn canonical<S: Serializer>(address: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+    address.map(plain).serialize(serializer)
+}
+
 /// Common Log Format, and behind it: `"namespace/service:port" "endpoint" seconds "reason"`.
 fn common(line: &Line<'_>) -> String {
     let mut text = String::with_capacity(160);
     match line.client {
-        Some(client) => write!(text, "{}", client.ip().to_canonical()),
+        Some(client) => write!(text, "{}", plain(client).ip()),
         None => write!(text, "-"),
     }
     .unwrap_or_default();
@@ -157,7 +169,7 @@ fn common(line: &Line<'_>) -> String {
             let _ = write!(text, "\"{}\" - {}", line.protocol.to_ascii_uppercase(), line.sent);
         }
     }
-    let endpoint = line.endpoint.map_or_else(|| "-".to_owned(), |endpoint| endpoint.to_string());
+    let endpoint = line.endpoint.map_or_else(|| "-".to_owned(), |endpoint| plain(endpoint).to_string());
     let (namespace, service, port, reason) =
         (line.namespace, line.service, line.port, line.reason.unwrap_or("-"));
     let _ =
@@ -212,6 +224,27 @@ mod tests {
     fn the_common_format() {
         insta::assert_snapshot!(common(&line(true)), @r#"10.0.0.7 - - [14/Nov/2023:22:13:20 +0000] "GET /a?b=\"c\" HTTP/1.1" 200 1234 "shop/cart:80" "10.0.1.1:8080" 0.012500 "-""#);
         insta::assert_snapshot!(common(&line(false)), @r#"10.0.0.7 - - [14/Nov/2023:22:13:20 +0000] "TCP" - 1234 "shop/cart:80" "-" 0.012500 "no ready endpoint""#);
+    }
+
+    #[test]
+    fn an_address_is_written_as_headers_and_edges_have_it() {
+        let mapped = |text: &str| Some(SocketAddr::new(text.parse().unwrap(), 52622));
+        let line = Line {
+            client: mapped("::ffff:10.244.1.226"),
+            endpoint: mapped("::ffff:10.244.2.3"),
+            ..line(true)
+        };
+        let value: serde_json::Value = serde_json::from_str(&serde_json::to_string(&line).unwrap()).unwrap();
+        assert_eq!(
+            (&value["client"], &value["endpoint"]),
+            (&"10.244.1.226:52622".into(), &"10.244.2.3:52622".into())
+        );
+        assert!(common(&line).starts_with("10.244.1.226 - - "), "{}", common(&line));
+        assert!(common(&line).contains(r#" "10.244.2.3:52622" "#), "{}", common(&line));
+        let line = Line { client: mapped("fd00::7"), endpoint: None, ..line };
+        let value: serde_json::Value = serde_json::from_str(&serde_json::to_string(&line).unwrap()).unwrap();
+        assert_eq!(value["client"], "[fd00::7]:52622");
+        assert!(value["endpoint"].is_null());
     }
 
     #[test]
