@@ -125,7 +125,7 @@ fmt: ## Format
 	cargo fmt --all
 
 .PHONY: generate
-generate: ## Write all generated files (CRD YAML, chart docs)
+generate: ## Write all generated files (CRD YAML, docs/meshconfig.md, samples for the demo)
 	@.ci/generate
 
 .PHONY: deps

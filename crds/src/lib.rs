@@ -1,9 +1,10 @@
 //! The Kubernetes API types Weft defines or reads: their Rust form, their defaults, their rules of admission and, through
-//! the binary `crdgen`, their CRD YAML.
+//! the binary `crdgen`, their CRD YAML and the reference of their fields.
 //!
 //! What the types *do* is elsewhere: the operator reads a spec and writes a status.
 
 pub mod meshconfig;
+pub mod reference;
 mod schema;
 pub mod smi;
 
