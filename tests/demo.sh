@@ -191,5 +191,6 @@ cat <<TEXT
     kubectl -n whoami exec client-${nodes[0]} -- /weft-lab get http://whoami.whoami.weft.mesh/ -n 10
     kubectl -n whoami exec client-${nodes[0]} -- /weft-lab load http://whoami.whoami.weft.mesh/ --expect whoami --mode both --rps 200 --seconds 30
       and meanwhile: kubectl -n weft-system rollout restart daemonset/weft-proxy
+    docs/smi.md, "Try it"                                   splits and access control
     helm -n weft-system uninstall weft                      DNS is put back as it was$end
 TEXT
