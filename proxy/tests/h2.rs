@@ -62,6 +62,9 @@ async fn serve(mut stream: TcpStream, refusal: Refusal, refused: usize, streams:
             (HEADERS, Refusal::GoAway) => {
                 let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
                 stream.write_all(&goaway).await.unwrap();
+                stream.shutdown().await.unwrap();
+                // What is not read would have the kernel take back the GOAWAY.
+                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                 return;
             }
             _ => continue,

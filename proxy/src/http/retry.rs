@@ -82,8 +82,7 @@ pub fn after_it_broke(error: &Error, session: &Session, request: &mut Request) -
 /// Whether the endpoint says that it has not processed a request over h2: it refused the stream, wants it over HTTP/1.1, or had told
 /// before that it was about to close the connection. Pingora decides to retry after these, and after answers it cannot read.
 fn was_not_processed(error: &Error) -> bool {
-    matches!(error.retry, RetryType::Decided(true))
-        && matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)
+    matches!(error.retry, RetryType::Decided(true)) && *error.etype() != ErrorType::InvalidH2
 }
 
 /// How many retries may still be made, in thousandths.
