@@ -25,7 +25,10 @@ fi
 "$TESTS/cluster/up.sh"
 "$TESTS/images/build.sh"
 log=$(mktemp)
-other() { export NAME=beside NET=172.29.1 STATE=; }
+other() {
+  unset KUBECONFIG
+  export NAME=beside NET=172.29.1 STATE=
+}
 set -m # a process group of its own, so that all of it can be ended
 (other && second) >"$log" 2>&1 &
 group=$!

@@ -18,10 +18,10 @@ use crate::apply::Writer;
 use crate::context::Context;
 use crate::dns::check::{self, Answer};
 use crate::index::claims::{FINALIZER, is_kept};
-use crate::index::facts::is_remnant;
 use crate::index::kinds::ServiceKind;
 use crate::lease::Fence;
-use crate::reconcile::{apiservice, dns};
+use crate::reconcile::status::DNS_CONFIGURED;
+use crate::reconcile::{apiservice, dns, shadow};
 
 /// How often what failed is tried again, and for how long.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ async fn take_out(ctx: &Context, mesh: &MeshConfig, force: bool) -> Result<(), C
         Err(error) if force => tracing::error!(%error, "the DNS block stays: remove it by hand"),
         Err(error) => return Err(error),
     }
-    delete_shadows(ctx).await?;
+    shadow::delete_all(ctx).await?;
     let_go(ctx, mesh).await?;
     tracing::info!(name = mesh.name_any(), "MeshConfig taken out by hand");
     Ok(())
@@ -67,10 +67,16 @@ async fn take_out(ctx: &Context, mesh: &MeshConfig, force: bool) -> Result<(), C
 fn domains(mesh: &MeshConfig) -> &[String] {
     match mesh.status.as_ref().map(|status| &status.dns) {
         _ if mesh.spec.dns.provider == DnsProvider::None => &[],
-        Some(dns) if dns.provider.is_empty() || !dns.domains.is_empty() => &dns.domains,
+        Some(dns) if !dns.domains.is_empty() || !was_told(mesh) => &dns.domains,
         // An older version did not say.
         _ => &mesh.spec.domains,
     }
+}
+
+/// Whether DNS was told anything for it: one that is not served has no condition that says how that went.
+fn was_told(mesh: &MeshConfig) -> bool {
+    let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|condition| condition.type_ == DNS_CONFIGURED)
 }
 
 /// Where nothing is watched our resolver is not known, and in kube-dns our lines are those that lead to it.
@@ -121,18 +127,6 @@ async fn forgotten(domains: &[String]) {
         quiet = if known { 0 } else { quiet + 1 };
         tokio::time::sleep(LOOK / 2).await;
     }
-}
-
-async fn delete_shadows(ctx: &Context) -> Result<(), CleanupError> {
-    let api: Api<Service> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let services = api.list(&ListParams::default()).await;
-    let services =
-        services.map_err(|error| CleanupError::Api("shadow Services", ctx.namespace.to_string(), error))?;
-    for shadow in services.iter().filter(|service| is_remnant(&ctx.namespace, service)) {
-        let uid = shadow.uid().unwrap_or_default();
-        ctx.writer.delete::<Service>(&ctx.namespace, &shadow.name_any(), &uid).await?;
-    }
-    Ok(())
 }
 
 async fn let_go(ctx: &Context, mesh: &MeshConfig) -> Result<(), CleanupError> {

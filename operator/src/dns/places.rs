@@ -49,6 +49,9 @@ pub fn wanted(
     exact: &[(String, String, String)],
 ) -> BTreeMap<String, Part> {
     let mut parts = BTreeMap::new();
+    if domains.is_empty() {
+        return parts;
+    }
     let block = |port| {
         let dns_service = found.address.to_string();
         Block { domains, cluster_domain, namespace: mesh, dns_service: &dns_service, port, exact }.render()

@@ -60,6 +60,19 @@ enum ReconcileError {
     Object(&'static str, serde_json::Error),
 }
 
+impl ReconcileError {
+    /// Whether the API server may well take it the next time.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Write(error) => error.is_overload() || error.is_conflict(),
+            Self::Object(..) => false,
+        }
+    }
+}
+
+/// So many failures in a row are told, whatever they are.
+const TOLD_AFTER: u32 = 3;
+
 #[derive(Clone)]
 struct Reconciler {
     ctx: Context,
@@ -150,7 +163,8 @@ fn asked(ctx: &Context) -> BTreeSet<ServiceId> {
 #[allow(clippy::needless_pass_by_value)]
 fn on_error(mesh: Arc<MeshConfig>, error: &ReconcileError, reconciler: Arc<Reconciler>) -> Action {
     tracing::warn!(name = mesh.name_any(), %error, "MeshConfig");
-    Action::requeue(reconciler.failed())
+    let again = reconciler.failed();
+    Action::requeue(if reconciler.memory().hurries { UNDER_WAY } else { again })
 }
 
 async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result<Action, ReconcileError> {
@@ -211,7 +225,7 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
         // It has an operator of its own, which says how it is.
         _ if this.ctx.index.is_operated(&namespace) => return Ok(Action::requeue(AT_REST)),
         _ => (
-            "WrongNamespace",
+            WRONG_NAMESPACE,
             format!(
                 "this operator serves the MeshConfig of namespace {0}: create it there",
                 this.ctx.namespace
@@ -228,10 +242,17 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
     };
     let now = Time(this.ctx.outside.time());
     let before = this.status_of(&mesh);
+    if reason == WRONG_NAMESPACE && status::says(&before, mesh.metadata.generation, reason) {
+        // Maybe another operator's word, which names its own namespace: the two would write over each other for ever.
+        return Ok(Action::requeue(AT_REST));
+    }
     let status = status::not_served(mesh.metadata.generation, reason, &message, dns, &before, &now);
     this.write_status(&mesh, status).await?;
     Ok(Action::requeue(again))
 }
+
+/// Why a MeshConfig is not served where no operator is.
+const WRONG_NAMESPACE: &str = "WrongNamespace";
 
 /// The ownerReference by which objects go with their MeshConfig.
 pub fn owner(mesh: &MeshConfig) -> Value {
@@ -248,10 +269,13 @@ impl Reconciler {
         }
         // First: a rollout is decided by what the proxies say now.
         let (told, digest, all_current) = self.ask_proxies().await;
-        let kept = Box::pin(self.keep_proxies(mesh, &told)).await.map_err(|error| error.to_string());
-        let (daemonset, rollout) = match kept {
+        let (daemonset, rollout) = match Box::pin(self.keep_proxies(mesh, &told)).await {
             Ok((daemonset, rollout)) => (Ok(daemonset), Some(rollout)),
-            Err(error) => (Err(error), None),
+            // What may have passed with the next look is not told yet.
+            Err(error) if error.may_pass() && self.failures.load(Ordering::Relaxed) < TOLD_AFTER => {
+                return Err(error);
+            }
+            Err(error) => (Err(error.to_string()), None),
         };
         let dns = self.dns.keep(&self.ctx, &self.with_dns(mesh)).await;
         let counts = self.shadows.counts();
@@ -283,8 +307,8 @@ impl Reconciler {
         if again.is_none() {
             self.failures.store(0, Ordering::Relaxed);
         }
-        let rolling = rollout.is_some_and(|rollout| rollout.is_under_way());
-        Ok(Action::requeue(wait(again, rolling, &conditions, all_current, now)))
+        let hurries = self.memory().hurries;
+        Ok(Action::requeue(wait(again, hurries, &conditions, all_current, now)))
     }
 
     async fn keep_proxies(
@@ -323,18 +347,20 @@ impl Reconciler {
             let decision = rollout::decide(live.as_ref(), wanted, &pods, pace, memory.held_for(now));
             (decision, pods)
         };
-        let (decision, pods) = decide(&self.ctx.index.proxy_pods());
+        let (mut decision, pods) = decide(&self.ctx.index.proxy_pods());
         let known = live.as_ref().and_then(|live| live.failed.as_ref());
-        if decision.failed().is_none_or(|failed| Some(failed) == known) {
-            return decision;
+        let is_news = |decision: &Decision| decision.failed().is_some_and(|failed| Some(failed) != known);
+        if is_news(&decision) {
+            decision = match listed::proxies(&self.ctx).await {
+                Ok(pods) => decide(&pods.into_iter().map(Arc::new).collect::<Vec<_>>()).0,
+                Err(error) => {
+                    tracing::warn!(%error, "the pods of the proxies cannot be listed");
+                    rollout::hold(&pods, pace)
+                }
+            };
         }
-        match listed::proxies(&self.ctx).await {
-            Ok(pods) => decide(&pods.into_iter().map(Arc::new).collect::<Vec<_>>()).0,
-            Err(error) => {
-                tracing::warn!(%error, "the pods of the proxies cannot be listed");
-                rollout::hold(&pods, pace)
-            }
-        }
+        self.memory().hurries = decision.is_under_way() || is_news(&decision);
+        decision
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

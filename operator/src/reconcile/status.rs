@@ -31,7 +31,7 @@ pub const MANUAL: &str = "Manual";
 const FOR_A_PERSON: [&str; 5] = ["NoNodes", "NotTakenUp", "ByHand", "Conflict", "DNSFailed"];
 /// Reasons that belong to every change, and those that do while one is under way.
 const OF_A_CHANGE: [&str; 4] = ["Propagating", "Rolling", "Behind", "NoProxies"];
-const DURING_A_CHANGE: [&str; 2] = ["ProxiesNotReady", "NoAnswer"];
+const DURING_A_CHANGE: [&str; 3] = ["ProxiesNotReady", "NoAnswer", "NotConnected"];
 
 /// What the status is made of.
 pub struct Observed<'a> {
@@ -126,6 +126,12 @@ pub fn not_served(
     }
 }
 
+/// Whether a status says of this generation of a MeshConfig that it is not served for `reason`.
+pub fn says(status: &MeshConfigStatus, generation: Option<i64>, reason: &str) -> bool {
+    let mut conditions = status.conditions.iter();
+    conditions.any(|one| one.type_ == READY && one.reason == reason && one.observed_generation == generation)
+}
+
 /// Whether a condition is as it should be.
 pub fn is_well(condition: &Condition) -> bool {
     let of_trouble = [DEGRADED, ROLLOUT_PAUSED].contains(&condition.type_.as_str());
@@ -136,9 +142,9 @@ pub fn is_well(condition: &Condition) -> bool {
 pub fn is_passing(condition: &Condition, now: &[Condition], before: &[Condition]) -> bool {
     let find = |all: &[Condition], kind: &str| all.iter().find(|one| one.type_ == kind).cloned();
     let rolls = find(now, ROLLOUT_PAUSED).is_some_and(|rollout| rollout.reason == "Rolling");
-    let comes_up = find(before, READY).is_none_or(|ready| ready.status != "True");
+    let was_well = find(before, &condition.type_).as_ref().is_some_and(is_well);
     let reason = condition.reason.as_str();
-    OF_A_CHANGE.contains(&reason) || (DURING_A_CHANGE.contains(&reason) && (rolls || comes_up))
+    OF_A_CHANGE.contains(&reason) || (DURING_A_CHANGE.contains(&reason) && (rolls || !was_well))
 }
 
 fn verdicts(observed: &Observed<'_>, counts: (u32, u32), before: &[Condition]) -> [Verdict; 6] {
@@ -264,9 +270,13 @@ fn synced(observed: &Observed<'_>) -> Verdict {
             Verdict::new(CONFIG_SYNCED, false, "Rejected", message)
         }
         Some((pod, Some(status))) => {
-            let link = if status.connected { "connected" } else { "not connected to an operator" };
+            let (reason, link) = if status.connected {
+                ("Behind", "connected")
+            } else {
+                ("NotConnected", "not connected to an operator")
+            };
             let message = format!("the proxy on node {} holds an older configuration ({link})", pod.node);
-            Verdict::new(CONFIG_SYNCED, false, "Behind", message)
+            Verdict::new(CONFIG_SYNCED, false, reason, message)
         }
     }
 }

@@ -162,6 +162,46 @@ async fn where_dns_is_left_alone_the_users_own_lines_stay() {
     assert_eq!(corefile(&api), lines);
 }
 
+/// The version before said it in the condition alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_leaves_the_users_own_lines_as_well() {
+    let (api, client) = cluster().await;
+    let (lines, operator) = {
+        api.put(MESH, a_mesh(&json!({})));
+        let before = operator(client.clone());
+        until("lines", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;
+        let lines = corefile(&api);
+        api.edit(MESH, |mesh| mesh["spec"] = json!({"dns": {"provider": "None"}}));
+        until("Manual", &api, || (reason(&api, MESH, "DNSConfigured")? == "Manual").then_some(())).await;
+        drop(before);
+        api.edit_status(MESH, |status| status["dns"] = json!({}));
+        api.edit(COREDNS, |map| map["data"]["Corefile"] = json!(lines));
+        (lines, operator(client))
+    };
+    until("a look", &api, || (api.get(MESH)?["status"]["dns"]["provider"] == "None").then_some(())).await;
+    two_more_looks(&api, &operator).await;
+    assert_eq!(corefile(&api), lines);
+}
+
+/// Two meshes change places with one `kubectl apply`: each finds the other's lines where its own should be.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_goes_although_something_else_is_taken() {
+    let (api, _operator) = standing_mesh(json!({"domains": ["weft.mesh", "more.mesh"]})).await;
+    let theirs = "second.mesh:53 {\n    whoami\n}\n";
+    api.edit(COREDNS, |map| {
+        let text =
+            map["data"]["Corefile"].as_str().unwrap().replace(COREFILE, &format!("{theirs}{COREFILE}"));
+        map["data"]["Corefile"] = json!(text);
+    });
+    api.edit(MESH, |mesh| mesh["spec"] = json!({"domains": ["more.mesh", "second.mesh"]}));
+    until("weft.mesh goes", &api, || (!corefile(&api).contains("weft.mesh:53 {")).then_some(())).await;
+    assert!(corefile(&api).contains("more.mesh:53 {"), "{}", corefile(&api));
+    until("told", &api, || message(&api).contains("second.mesh").then_some(())).await;
+    assert_eq!(reason(&api, MESH, "DNSConfigured").as_deref(), Some("DNSFailed"));
+    api.edit(MESH, |mesh| mesh["spec"] = json!({"domains": ["second.mesh"]}));
+    until("nothing is left of ours", &api, || (!corefile(&api).contains("weft.mesh")).then_some(())).await;
+}
+
 /// Of two `MeshConfigs` one was served that leaves DNS alone, then the other, while the watch did not show the first, then the first
 /// again. Its status says that there are no lines, and there are. Found by the model, seed 43363.
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +220,7 @@ async fn where_dns_is_left_alone_the_lines_that_came_for_another_mesh_config_go(
     api.mute(Some(MESH));
     let status = first["status"].clone();
     api.put(MESH, first);
-    api.edit_status(MESH, |mesh| mesh["status"] = status);
+    api.edit_status(MESH, |now| *now = status);
     api.mute(None);
     until("Conflict again", &api, || (reason(&api, SECOND, "Ready")? == "Conflict").then_some(())).await;
     until("no lines", &api, || (corefile(&api) == COREFILE).then_some(())).await;

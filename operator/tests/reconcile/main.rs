@@ -230,7 +230,7 @@ async fn the_second_mesh_config_waits_and_is_served_when_the_first_is_gone() {
 async fn a_mesh_config_elsewhere_is_told_where_it_belongs() {
     let (api, client) = cluster().await;
     api.put(ELSEWHERE, a_mesh(&json!({})));
-    let _operator = operator(client);
+    let operator = operator(client);
     until("WrongNamespace", &api, || (reason(&api, ELSEWHERE, "Ready")? == "WrongNamespace").then_some(()))
         .await;
     let message = condition(&api.get(ELSEWHERE).unwrap(), "Ready").unwrap().2;
@@ -238,6 +238,11 @@ async fn a_mesh_config_elsewhere_is_told_where_it_belongs() {
     let own = |write: &String| !write.ends_with(CA_SECRET) && !write.ends_with(CA_MAP);
     let writes: Vec<_> = api.writes().into_iter().filter(own).collect();
     assert_eq!(writes, [format!("PATCH {ELSEWHERE}/status")]);
+    // Another operator, of another namespace, says it in its own words.
+    let theirs = "this operator serves the MeshConfig of namespace other: create it there";
+    api.edit_status(ELSEWHERE, |status| status["conditions"][0]["message"] = json!(theirs));
+    two_more_looks(&api, &operator).await;
+    assert_eq!(condition(&api.get(ELSEWHERE).unwrap(), "Ready").unwrap().2, theirs);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,6 +91,7 @@ async fn who_has_lost_his_domains_goes_with_his_lines() {
     api.refuse("PATCH", COREDNS, 500, "not now", u32::MAX);
     rival(&api, &["weft.mesh"], &["weft.mesh"]);
     until("DomainTaken", &api, || (reason(&api, MESH, "Ready")? == "DomainTaken").then_some(())).await;
+    api.edit(SHADOW, |shadow| shadow["metadata"]["ownerReferences"] = json!([]));
     api.delete(MESH);
     assert!(api.get(MESH).is_some() && corefile(&api).contains("weft.mesh:53 {"));
     api.refuse_no_more();

@@ -137,22 +137,28 @@ fn forges(name: &HeaderName) -> bool {
             || (name.len() > X_FORWARDED.len() && reads(X_FORWARDED, name)))
 }
 
+/// The comma-separated words of a header, in lower case.
+fn tokens(request: &RequestHeader, name: HeaderName) -> Vec<String> {
+    let texts = request.headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default());
+    texts.flat_map(|text| text.split(',')).map(|token| token.trim().to_ascii_lowercase()).collect()
+}
+
+/// Whether a request asks for an upgrade that is passed on: any but one to h2c.
+pub fn asks_for_upgrade(request: &RequestHeader) -> bool {
+    let is_h2c = |protocol: &String| protocol == H2C || protocol.starts_with("h2c/");
+    request.headers.contains_key(UPGRADE)
+        && tokens(request, CONNECTION).iter().any(|token| token == "upgrade")
+        && !tokens(request, UPGRADE).iter().any(is_h2c)
+}
+
 /// Pingora leaves a request that asks for an upgrade as it is. Everything about the connection goes except the upgrade
 /// itself; one to h2c goes, too.
 pub fn tame_upgrade(request: &mut RequestHeader) -> pingora::Result<()> {
     if !request.headers.contains_key(UPGRADE) {
         return Ok(());
     }
-    let tokens = |value: &HeaderValue| -> Vec<String> {
-        let text = value.to_str().unwrap_or_default();
-        text.split(',').map(|token| token.trim().to_ascii_lowercase()).collect()
-    };
-    let nominated: Vec<_> = request.headers.get_all(CONNECTION).iter().flat_map(tokens).collect();
-    let protocols: Vec<_> = request.headers.get_all(UPGRADE).iter().flat_map(tokens).collect();
-    let upgrade = (nominated.iter().any(|token| token == "upgrade")
-        && !protocols.iter().any(|protocol| protocol == H2C || protocol.starts_with("h2c/")))
-    .then(|| request.headers.get(UPGRADE).cloned())
-    .flatten();
+    let nominated = tokens(request, CONNECTION);
+    let upgrade = request.headers.get(UPGRADE).filter(|_| asks_for_upgrade(request)).cloned();
     for token in nominated.iter().filter(|token| *token != "host" && !token.is_empty()) {
         request.remove_header(token.as_str());
     }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::UPGRADE;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -199,7 +198,7 @@ impl ProxyHttp for Phases {
         if request.tries() > 0 {
             target.port.metrics.retries.inc();
         }
-        let upgrade = session.req_header().headers.contains_key(UPGRADE);
+        let upgrade = headers::asks_for_upgrade(session.req_header());
         let peer = target.http.peer(endpoint.endpoint(), left, upgrade);
         request.trying(endpoint);
         Ok(peer)

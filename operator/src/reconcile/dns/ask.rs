@@ -23,6 +23,12 @@ pub(super) async fn taken_up(ctx: &Context, mesh: &MeshConfig, found: &Found) ->
                 "every DNS pod answers for the mesh domains".to_owned(),
             );
         }
+        let knows_none = answers.iter().any(|(_, _, answer)| *answer == Answer::NotConfigured);
+        if !knows_none && let Some((pod, domain, _)) = answers.first() {
+            return DnsState::Propagating(format!(
+                "a DNS pod does not answer: {pod}, or another, for {domain}"
+            ));
+        }
         return DnsState::ByHand(super::openshift(&mesh.spec.domains, resolver));
     }
     if answers.is_empty() {

@@ -75,6 +75,12 @@ impl Memory {
         }
     }
 
+    /// Our lines are out. That they are gone is nobody's undoing.
+    pub(super) fn are_out(&mut self) {
+        self.lines = Lines::Out;
+        self.fights.clear();
+    }
+
     /// The next look goes by nothing that is remembered.
     pub(super) fn look_everywhere(&mut self) {
         self.missing.clear();

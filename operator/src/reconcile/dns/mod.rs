@@ -24,7 +24,7 @@ use weft_crds::meshconfig::{DnsFound, DnsProvider};
 use crate::apply::{FIELD_MANAGER, WriteError, plain};
 use crate::context::Context;
 use crate::dns::block::Block;
-use crate::dns::detect::{self, DetectError};
+use crate::dns::detect::{self, DetectError, Found};
 use crate::dns::facts::Facts;
 use crate::dns::fight::other_writer;
 use crate::dns::places::{self, Edit, Part, PlaceError};
@@ -171,15 +171,16 @@ async fn tell(
     memory: &mut Memory,
     told: &mut DnsFound,
 ) -> Result<DnsState, DnsError> {
-    let seen = gather::gather(ctx, mesh, memory).await?;
-    let found = detect::detect(&seen.facts)?;
-    let DnsFound { domains, resolver, .. } = std::mem::take(told);
-    *told = DnsFound { domains, resolver, ..found.told() };
+    let mut seen = gather::gather(ctx, mesh, memory).await?;
+    let (found, taken) = detect_without_taken(&mut seen.facts)?;
+    let domains = std::mem::take(&mut seen.facts.domains);
+    let before = std::mem::take(told);
+    *told = DnsFound { domains: before.domains, resolver: before.resolver, ..found.told() };
     let exact = exact(ctx);
     let parts = places::wanted(
         &found,
         &seen.facts.config_maps,
-        &mesh.spec.domains,
+        &domains,
         &mesh.spec.cluster_domain,
         &ctx.namespace,
         &exact,
@@ -199,9 +200,32 @@ async fn tell(
     if let Some(message) = conflict {
         return Ok(DnsState::Conflict(message));
     }
-    told.domains.clone_from(&mesh.spec.domains);
+    told.domains = domains;
     told.resolver = found.resolver().map(|resolver| resolver.to_string()).unwrap_or_default();
-    Ok(taken_up(ctx, mesh, &found).await)
+    match taken {
+        Some(error) => Err(error.into()),
+        None => Ok(taken_up(ctx, mesh, &found).await),
+    }
+}
+
+/// Where lines belong, for the domains that somebody else's do not serve there: only those are left in `facts`. What is taken is told
+/// when the rest stands, or else two meshes that change places would wait for each other.
+fn detect_without_taken(facts: &mut Facts) -> Result<(Found, Option<DetectError>), DetectError> {
+    let mut first = None;
+    loop {
+        let error = match detect::detect(facts) {
+            Ok(found) => return Ok((found, first)),
+            Err(error) => error,
+        };
+        let before = facts.domains.len();
+        if let DetectError::Taken(.., domain) = &error {
+            facts.domains.retain(|one| one != domain);
+        }
+        if facts.domains.len() == before {
+            return Err(error);
+        }
+        first.get_or_insert(error);
+    }
 }
 
 /// Has one `ConfigMap` hold just `part` of ours. Returns what to tell when somebody else does not let it be.

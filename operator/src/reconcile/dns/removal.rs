@@ -14,6 +14,7 @@ use crate::dns::check::Answer;
 use crate::dns::detect::{self, Found, STUB_DOMAINS, Server};
 use crate::dns::facts::{Facts, KUBE_DNS};
 use crate::dns::{places, stubs};
+use crate::reconcile::status::{DNS_CONFIGURED, MANUAL};
 
 /// What the status calls a DNS that is left alone.
 const LEFT_ALONE: &str = "None";
@@ -55,9 +56,15 @@ pub(super) fn left_alone(domains: Vec<String>) -> DnsFound {
     DnsFound { provider: LEFT_ALONE.to_owned(), domains, ..DnsFound::default() }
 }
 
-/// Whether the status says that DNS is left alone. There are no lines of ours then.
+/// Whether the status says that DNS is left alone. There are no lines of ours then. One of an older version says so in its condition
+/// alone, and one that is not served has no condition.
 pub(super) fn is_left_alone(mesh: &MeshConfig) -> bool {
-    mesh.status.as_ref().is_some_and(|status| status.dns.provider == LEFT_ALONE)
+    let Some(status) = &mesh.status else { return false };
+    let mut conditions = status.conditions.iter();
+    match conditions.find(|condition| condition.type_ == DNS_CONFIGURED) {
+        Some(condition) => condition.reason == MANUAL,
+        None => status.dns.provider == LEFT_ALONE,
+    }
 }
 
 /// Takes out what may be there from the time before DNS was to be left alone: once, until the status says so. From then on lines
@@ -86,7 +93,7 @@ async fn take_out(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory) -> Resu
     if !errors.is_empty() {
         return Err(DnsError::of_all(errors));
     }
-    memory.lines = Lines::Out;
+    memory.are_out();
     Ok(seen)
 }
 

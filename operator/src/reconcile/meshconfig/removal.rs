@@ -11,6 +11,7 @@ use weft_crds::MeshConfig;
 
 use super::{ReconcileError, Reconciler, UNDER_WAY};
 use crate::index::claims::FINALIZER;
+use crate::reconcile::shadow;
 
 /// How long mesh names may go on to resolve after the block is out, before the shadows go all the same.
 const DNS_LEAVES: Duration = Duration::from_secs(45);
@@ -34,12 +35,14 @@ impl Reconciler {
         self.let_go(mesh).await
     }
 
-    /// One that was served and is no longer: nothing is made for it any more, but its lines may still be in DNS.
+    /// One that was served and is no longer: nothing is made for it any more, but its lines may still be in DNS, and its shadows are
+    /// there, of which somebody may have taken the ownerReference.
     pub(super) async fn leave(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {
-        match self.dns_out(mesh).await {
-            Some(again) => Ok(again),
-            None => self.let_go(mesh).await,
+        if let Some(again) = self.dns_out(mesh).await {
+            return Ok(again);
         }
+        shadow::delete_all(&self.ctx).await?;
+        self.let_go(mesh).await
     }
 
     /// Takes the lines out of DNS. `Some`: they are still there, and something may come of waiting.

@@ -26,6 +26,8 @@ pub struct Memory {
     held_since: Option<Instant>,
     /// By uid.
     pods: HashMap<Arc<str>, Known>,
+    /// Something is to be found out, or to be stopped, before the controller goes on by itself.
+    pub(in crate::reconcile) hurries: bool,
     /// What the last old pod of a node had carried in all.
     before: HashMap<Arc<str>, Carried>,
 }

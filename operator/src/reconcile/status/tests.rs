@@ -234,7 +234,7 @@ fn who_is_told_of_trouble_is_not_told_of_what_passes() {
     };
     let passing = |reason: &str, rollout: &str, ready: Option<&str>| {
         let one = condition(CONFIG_SYNCED, "False", reason);
-        let before: Vec<_> = ready.map(|status| condition(READY, status, "")).into_iter().collect();
+        let before: Vec<_> = ready.map(|status| condition(CONFIG_SYNCED, status, "")).into_iter().collect();
         is_passing(&one, &[condition(ROLLOUT_PAUSED, "False", rollout)], &before)
     };
     assert!(passing("Propagating", "NoRollout", Some("True")));
