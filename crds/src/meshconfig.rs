@@ -134,7 +134,8 @@ pub struct MeshConfigSpec {
     #[schemars(
         length(min = 1, max = 8),
         inner(length(max = 125)),
-        extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules::domains())
+        // No set: who applies another domain in the default's place would get both.
+        extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = rules::domains())
     )]
     pub domains: Vec<String>,
 

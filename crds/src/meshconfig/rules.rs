@@ -64,9 +64,9 @@ pub(super) fn domains() -> Value {
                         at either end: write it like weft.mesh",
         },
         {
-            "rule": "self.all(d, !self.exists(other, d.endsWith('.' + other)))",
+            "rule": "self.all(d, self.exists_one(other, d == other || d.endsWith('.' + other)))",
             "message": "one mesh domain lies within another, so that it could not be told which of them a name \
-                        belongs to: leave one of the two out of spec.domains",
+                        belongs to, or stands there twice: leave one of the two out of spec.domains",
         },
         {
             "rule": format!(
