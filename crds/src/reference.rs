@@ -180,7 +180,8 @@ mod tests {
         assert!(line("deniedStatus").ends_with(" | `403`, `404` |"));
         assert!(line("defaults.rateLimit.average").contains("| *required* |"));
         assert!(line("domains").contains("| list of string | `[\"weft.mesh\"]` |"));
-        assert!(line("domains").contains("1 to 8 entries; each at most 125 characters; no two alike; "));
+        assert!(line("domains").contains("1 to 8 entries; each at most 125 characters; *refused:* "));
+        assert!(line("namespaces.watch").contains("; no two alike; "));
         assert!(line("defaults.timeouts.connect").contains("like 500ms or 5s |"));
     }
 
