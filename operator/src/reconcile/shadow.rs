@@ -27,6 +27,7 @@ use weft_config::ServiceId;
 use weft_crds::MeshConfig;
 
 use crate::apply::WriteError;
+use crate::client::UNACKNOWLEDGED;
 use crate::context::Context;
 use crate::index::changes::About;
 use crate::index::claims::is_kept;
@@ -153,6 +154,8 @@ struct Worker<'a> {
     behind: BTreeSet<ServiceId>,
     /// Services whose shadows were written, or may have been, and with which ports, when the index had not heard of it.
     unheard: BTreeMap<ServiceId, Vec<(u16, u16)>>,
+    /// Services for which a write was given up, and until when it may still land.
+    in_doubt: BTreeMap<ServiceId, Instant>,
     pace: Pace,
     /// What the proxies have said in this round that they hold.
     asked: Option<Answers>,
@@ -195,6 +198,7 @@ impl<'a> Worker<'a> {
             there,
             behind,
             unheard: BTreeMap::new(),
+            in_doubt: BTreeMap::new(),
             pace,
             asked: None,
             again,
@@ -251,6 +255,10 @@ impl<'a> Worker<'a> {
             }
             if changed() {
                 break;
+            }
+            if let Some(until) = self.in_doubt_until(&id) {
+                self.again.insert(id, (until, FIRST_WAIT));
+                continue;
             }
             let removing = self.is_removing(removing);
             // When all go it does not matter what there was.
@@ -313,6 +321,9 @@ impl<'a> Worker<'a> {
                 // Where somebody else has its name nothing has those that it no longer wants.
                 if matches!(error, ShadowError::Write(WriteError::Foreign(_))) {
                     self.release(&written.id, &written.ports);
+                }
+                if matches!(error, ShadowError::Write(WriteError::Unanswered(_))) {
+                    self.in_doubt.insert(written.id.clone(), Instant::now() + UNACKNOWLEDGED);
                 }
                 self.failed(written.id.clone(), &error);
                 if !written.ports.is_empty() {

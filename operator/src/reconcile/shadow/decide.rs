@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
+use tokio::time::Instant;
 use weft_config::ServiceId;
 
 use super::desired::desired;
@@ -15,6 +16,17 @@ use crate::names::ShadowName;
 use crate::ports::NoPort;
 
 impl Worker<'_> {
+    /// Until when nothing is decided for `id`, since what was sent for it and given up may still land: over what is decided now, which
+    /// may give away the listen ports that it has.
+    pub(super) fn in_doubt_until(&mut self, id: &ServiceId) -> Option<Instant> {
+        let until = *self.in_doubt.get(id)?;
+        if until > Instant::now() {
+            return Some(until);
+        }
+        self.in_doubt.remove(id);
+        None
+    }
+
     /// Whether the index has yet to hear of what the record has of `id`, or of what was written for it. Services and their shadows
     /// come by one watch: while it shows an older shadow, its Service may be older too, and what that no longer had might be taken
     /// from what it has.
