@@ -144,6 +144,11 @@ impl Index {
         self.mesh.subscribe()
     }
 
+    /// Whether this very MeshConfig, and not another of its name, has been heard of.
+    pub fn knows(&self, mesh: &MeshConfig) -> bool {
+        self.lock().meshes.values().any(|known| known.metadata.uid == mesh.metadata.uid)
+    }
+
     /// Who has domains that the MeshConfig of our namespace asks for, as it changes.
     pub fn rival(&self) -> watch_channel::Receiver<Option<Rival>> {
         self.rival.subscribe()

@@ -174,18 +174,19 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
     let (active, rival) = (this.ctx.index.mesh().borrow().clone(), this.ctx.index.rival().borrow().clone());
     let ours = namespace == *this.ctx.namespace;
     let is_active = active.as_ref().is_some_and(|active| active.uid() == mesh.uid());
-    if ours && active.is_none() && rival.is_none() {
-        // The controller's watch is ahead of the index's.
+    let (known, is_ending) = (this.ctx.index.knows(&mesh), this.ctx.index.is_ending());
+    if ours && !known && !is_ending {
+        // The controller's watch is ahead of the index's, which may still show one that went as the active one.
         return Ok(Action::requeue(UNDER_WAY));
     }
     // The lines in DNS are those of the active MeshConfig, or else of one that was; the watch may not tell of its finalizer yet.
     let was_active = || is_kept(&mesh) || this.dns_of(&mesh) != DnsFound::default();
-    let has_lines = is_active || (ours && active.is_none() && was_active());
+    let has_lines = is_active || (ours && (active.is_none() || !known) && was_active());
     let mut served = MeshConfig::clone(&mesh);
     // Of the domains that it asks for it may have those; what else answers for the others is another's.
     served.spec.domains =
         active.as_ref().filter(|_| is_active).map(|active| active.spec.domains.clone()).unwrap_or_default();
-    if ours && this.ctx.index.is_ending() {
+    if ours && is_ending {
         return if has_lines { this.end(&served).await } else { this.let_go(&mesh).await };
     }
     if mesh.metadata.deletion_timestamp.is_some() {
