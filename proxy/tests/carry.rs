@@ -61,10 +61,7 @@ async fn h2c_with_prior_knowledge_is_carried() {
     let backend = Backend::start("one").await;
     let mut proxy = Proxy::start();
     let port = proxy.service("cart", &[backend.address]);
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let (mut client, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
+    let (mut client, _) = support::h2_client(port).await;
     for _ in 0..3 {
         let request =
             hyper::Request::get(format!("http://cart:{port}/")).body(Empty::<Bytes>::new()).unwrap();
@@ -100,10 +97,7 @@ async fn calls_that_come_at_once_share_a_connection_to_an_endpoint_over_h2() {
     let h2c = Traffic::Http(HttpPolicy { scheme: Scheme::H2c, ..HttpPolicy::default() });
     let timeouts = Timeouts { connect: Some(Duration::from_secs(20)), ..Timeouts::default() };
     let port = proxy.service_with("cart", &[backend], h2c, timeouts);
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let (client, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
+    let (client, _) = support::h2_client(port).await;
     let call = || {
         let mut client = client.clone();
         let request =
@@ -292,17 +286,11 @@ async fn a_drain_says_goaway_to_h2() {
     let backend = Backend::start("one").await;
     let mut proxy = Proxy::start();
     let port = proxy.service("cart", &[backend.address]);
-    let connect = async || {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let (client, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        (client, tokio::spawn(connection))
-    };
     let get = || hyper::Request::get(format!("http://cart:{port}/")).body(Empty::<Bytes>::new()).unwrap();
-    let (mut before, before_ends) = connect().await;
+    let (mut before, before_ends) = support::h2_client(port).await;
     assert!(before.send_request(get()).await.unwrap().status().is_success());
     proxy.listeners.drain();
-    let (mut during, during_ends) = connect().await;
+    let (mut during, during_ends) = support::h2_client(port).await;
     assert!(during.send_request(get()).await.unwrap().status().is_success());
     for ends in [before_ends, during_ends] {
         let ended = tokio::time::timeout(Duration::from_secs(5), ends).await;

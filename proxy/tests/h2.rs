@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use support::{Proxy, exchange};
+use support::{Proxy, exchange, h2_client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft_config::{HttpPolicy, Scheme, Timeouts, Traffic};
@@ -122,10 +121,7 @@ async fn a_host_that_is_none_is_the_caller_s_fault() {
 async fn who_asks_with_head_gets_our_own_answers_without_a_body() {
     let mut proxy = Proxy::start();
     let port = proxy.service("cart", &[]);
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let (mut client, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
+    let (mut client, _) = h2_client(port).await;
     for _ in 0..2 {
         let request =
             hyper::Request::head(format!("http://cart:{port}/")).body(Empty::<Bytes>::new()).unwrap();

@@ -20,7 +20,7 @@ use crate::dns::check::{self, Answer};
 use crate::index::claims::{FINALIZER, is_kept};
 use crate::index::kinds::ServiceKind;
 use crate::lease::Fence;
-use crate::reconcile::status::DNS_CONFIGURED;
+use crate::reconcile::status::{DNS_CONFIGURED, condition};
 use crate::reconcile::{apiservice, dns, shadow};
 
 /// How often what failed is tried again, and for how long.
@@ -75,8 +75,7 @@ fn domains(mesh: &MeshConfig) -> &[String] {
 
 /// Whether DNS was told anything for it: one that is not served has no condition that says how that went.
 fn was_told(mesh: &MeshConfig) -> bool {
-    let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
-    conditions.any(|condition| condition.type_ == DNS_CONFIGURED)
+    mesh.status.as_ref().is_some_and(|status| condition(&status.conditions, DNS_CONFIGURED).is_some())
 }
 
 /// Where nothing is watched our resolver is not known, and in kube-dns our lines are those that lead to it.

@@ -318,12 +318,13 @@ impl<'a> Worker<'a> {
             }
             Err(error) => {
                 // It may have happened all the same, so its ports stay its own until it is tried again, and that begins with a look.
-                // Where somebody else has its name nothing has those that it no longer wants.
-                if matches!(error, ShadowError::Write(WriteError::Foreign(_))) {
-                    self.release(&written.id, &written.ports);
-                }
-                if matches!(error, ShadowError::Write(WriteError::Unanswered(_))) {
-                    self.in_doubt.insert(written.id.clone(), Instant::now() + UNACKNOWLEDGED);
+                match &error {
+                    // Where somebody else has its name nothing has those that it no longer wants.
+                    ShadowError::Write(WriteError::Foreign(_)) => self.release(&written.id, &written.ports),
+                    ShadowError::Write(WriteError::Unanswered(_)) => {
+                        self.in_doubt.insert(written.id.clone(), Instant::now() + UNACKNOWLEDGED);
+                    }
+                    _ => {}
                 }
                 self.failed(written.id.clone(), &error);
                 if !written.ports.is_empty() {

@@ -126,10 +126,15 @@ pub fn not_served(
     }
 }
 
+/// The condition of this kind.
+pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
 /// Whether a status says of this generation of a MeshConfig that it is not served for `reason`.
 pub fn says(status: &MeshConfigStatus, generation: Option<i64>, reason: &str) -> bool {
-    let mut conditions = status.conditions.iter();
-    conditions.any(|one| one.type_ == READY && one.reason == reason && one.observed_generation == generation)
+    condition(&status.conditions, READY)
+        .is_some_and(|ready| ready.reason == reason && ready.observed_generation == generation)
 }
 
 /// Whether a condition is as it should be.
@@ -139,11 +144,10 @@ pub fn is_well(condition: &Condition) -> bool {
 }
 
 /// Whether a condition that is not as it should be is about to be, since the mesh is being installed or changed.
-pub fn is_passing(condition: &Condition, now: &[Condition], before: &[Condition]) -> bool {
-    let find = |all: &[Condition], kind: &str| all.iter().find(|one| one.type_ == kind).cloned();
-    let rolls = find(now, ROLLOUT_PAUSED).is_some_and(|rollout| rollout.reason == "Rolling");
-    let was_well = find(before, &condition.type_).as_ref().is_some_and(is_well);
-    let reason = condition.reason.as_str();
+pub fn is_passing(one: &Condition, now: &[Condition], before: &[Condition]) -> bool {
+    let rolls = condition(now, ROLLOUT_PAUSED).is_some_and(|rollout| rollout.reason == "Rolling");
+    let was_well = condition(before, &one.type_).is_some_and(is_well);
+    let reason = one.reason.as_str();
     OF_A_CHANGE.contains(&reason) || (DURING_A_CHANGE.contains(&reason) && (rolls || !was_well))
 }
 
@@ -215,7 +219,7 @@ fn proxies(observed: &Observed<'_>, (desired, ready): (u32, u32)) -> Verdict {
 fn paused(observed: &Observed<'_>, before: &[Condition]) -> Verdict {
     let not = |reason: &str, message: String| Verdict::new(ROLLOUT_PAUSED, false, reason, message);
     let Some(rollout) = observed.rollout else {
-        return match before.iter().find(|known| known.type_ == ROLLOUT_PAUSED) {
+        return match condition(before, ROLLOUT_PAUSED) {
             Some(known) => {
                 Verdict::new(ROLLOUT_PAUSED, known.status == "True", &*known.reason, &*known.message)
             }

@@ -124,19 +124,29 @@ async fn without_the_charts_resolver_kube_dns_cannot_be_told_and_the_status_says
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_local_cache_is_told_as_well_and_left_as_it_was() {
-    const CACHE: &str = "cluster.local:53 {\n    bind 169.254.20.10\n    forward . 10.96.0.99 {\n        force_tcp\n    }\n}\n";
-    let (api, client) = cluster().await;
-    api.put(NODE_CACHE, config_map(json!({"Corefile": CACHE})));
+/// A NodeLocal DNSCache stands in front, with this Corefile.
+pub(crate) fn put_node_cache(api: &ApiServer, corefile: &str) {
+    api.put(NODE_CACHE, config_map(json!({"Corefile": corefile})));
     api.put(
         "/apis/apps/v1/namespaces/kube-system/daemonsets/node-local-dns",
         json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
         "metadata": {}, "spec": {"selector": {}, "template": {"spec": {"containers": []}}}}),
     );
+}
+
+/// Its Corefile as it is.
+pub(crate) fn node_cache(api: &ApiServer) -> String {
+    api.get(NODE_CACHE).unwrap()["data"]["Corefile"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_local_cache_is_told_as_well_and_left_as_it_was() {
+    const CACHE: &str = "cluster.local:53 {\n    bind 169.254.20.10\n    forward . 10.96.0.99 {\n        force_tcp\n    }\n}\n";
+    let (api, client) = cluster().await;
+    put_node_cache(&api, CACHE);
     api.put(MESH, a_mesh(&json!({})));
     let _operator = operator(client);
-    let cache = || api.get(NODE_CACHE).unwrap()["data"]["Corefile"].as_str().unwrap().to_owned();
+    let cache = || node_cache(&api);
     until("the cache's lines", &api, || cache().contains("weft.mesh:53").then_some(())).await;
     assert!(cache().contains("bind 169.254.20.10\n    forward . 10.96.0.99 {"), "{}", cache());
     until("CoreDNS's lines", &api, || corefile(&api).contains("weft.mesh:53").then_some(())).await;

@@ -2,7 +2,7 @@
 
 use weft_operator::cleanup::CleanupError;
 
-use super::dns::{CUSTOM, KUBE_DNS, NODE_CACHE, RESOLVER, config_map, message};
+use super::dns::{CUSTOM, KUBE_DNS, RESOLVER, config_map, message, node_cache, put_node_cache};
 use super::ownership::{clean_up, left_behind, resign};
 use super::*;
 
@@ -87,15 +87,10 @@ async fn the_clean_up_takes_out_the_lines_of_one_that_lost_its_domain() {
 async fn one_config_map_that_cannot_be_edited_keeps_our_lines_in_no_other() {
     const CACHE: &str = "cluster.local:53 {\n    forward . 10.96.0.99\n}\n";
     let (api, client) = cluster().await;
-    api.put(NODE_CACHE, config_map(json!({"Corefile": CACHE})));
-    api.put(
-        "/apis/apps/v1/namespaces/kube-system/daemonsets/node-local-dns",
-        json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
-        "metadata": {}, "spec": {"selector": {}, "template": {"spec": {"containers": []}}}}),
-    );
+    put_node_cache(&api, CACHE);
     api.put(MESH, a_mesh(&json!({})));
     let _operator = operator(client);
-    let cache = || api.get(NODE_CACHE).unwrap()["data"]["Corefile"].as_str().unwrap().to_owned();
+    let cache = || node_cache(&api);
     let both = || (cache().contains("weft.mesh:53") && corefile(&api).contains("weft.mesh:53")).then_some(());
     until("lines", &api, both).await;
     api.refuse("PATCH", COREDNS, 403, "a policy says no", u32::MAX);

@@ -7,9 +7,14 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use weft_config::{
     Endpoints, EndpointsId, Entry, Port, Resource, ResourceKey, Service, ServiceId, Timeouts, Traffic, Update,
 };
@@ -315,6 +320,14 @@ impl KeepAlive {
         let (head, _) = read_message(&mut self.stream, &mut self.buffer).await.expect("an answer");
         format!("{head}\r\n")
     }
+}
+
+/// A client that speaks h2 with prior knowledge, and its connection, which runs until it ends.
+pub async fn h2_client(port: u16) -> (SendRequest<Empty<Bytes>>, JoinHandle<hyper::Result<()>>) {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    (client, tokio::spawn(connection))
 }
 
 /// Waits until `condition` holds; fails after 10 s.

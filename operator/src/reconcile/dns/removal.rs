@@ -14,7 +14,7 @@ use crate::dns::check::Answer;
 use crate::dns::detect::{self, Found, STUB_DOMAINS, Server};
 use crate::dns::facts::{Facts, KUBE_DNS};
 use crate::dns::{places, stubs};
-use crate::reconcile::status::{DNS_CONFIGURED, MANUAL};
+use crate::reconcile::status::{DNS_CONFIGURED, MANUAL, condition};
 
 /// What the status calls a DNS that is left alone.
 const LEFT_ALONE: &str = "None";
@@ -60,8 +60,7 @@ pub(super) fn left_alone(domains: Vec<String>) -> DnsFound {
 /// alone, and one that is not served has no condition.
 pub(super) fn is_left_alone(mesh: &MeshConfig) -> bool {
     let Some(status) = &mesh.status else { return false };
-    let mut conditions = status.conditions.iter();
-    match conditions.find(|condition| condition.type_ == DNS_CONFIGURED) {
+    match condition(&status.conditions, DNS_CONFIGURED) {
         Some(condition) => condition.reason == MANUAL,
         None => status.dns.provider == LEFT_ALONE,
     }

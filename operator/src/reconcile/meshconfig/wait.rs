@@ -17,11 +17,11 @@ pub(super) const UNDER_WAY: Duration = Duration::from_millis(500);
 /// Seconds. What has not been well for longer is on its way no more: DNS pods take up new lines within two minutes.
 const ON_ITS_WAY: i64 = 120;
 
-/// When to look again after what has been found: `again`, what failed is to be tried again after this; `rolling`, a change of
-/// the proxies is under way; `all_current`, none of them is behind.
+/// When to look again after what has been found: `again`, what failed is to be tried again after this; `hurries`, a change of
+/// the proxies is under way, or is to be stopped; `all_current`, none of them is behind.
 pub(super) fn wait(
     again: Option<Duration>,
-    rolling: bool,
+    hurries: bool,
     conditions: &[Condition],
     all_current: bool,
     now: Timestamp,
@@ -30,7 +30,7 @@ pub(super) fn wait(
     let unwell: Vec<_> = conditions.iter().filter(|condition| !is_well(condition)).map(since).collect();
     match again {
         // Whatever else fails: by the look a new proxy is found out before the old one goes.
-        _ if rolling => UNDER_WAY,
+        _ if hurries => UNDER_WAY,
         Some(again) => again,
         // Who led before may have had another clock.
         None if unwell.iter().any(|since| (0..ON_ITS_WAY).contains(since)) => UNDER_WAY,

@@ -37,6 +37,29 @@ fn configured() -> Standing {
     standing(DnsState::Configured("CoreDNS", "every DNS pod answers for the mesh domains".into()))
 }
 
+/// A mesh without Services of which nobody has said anything.
+fn observed<'a>(
+    daemonset: &'a Result<DaemonSet, String>,
+    dns: &'a Standing,
+    counts: &'a Counts,
+) -> Observed<'a> {
+    Observed {
+        generation: Some(1),
+        daemonset,
+        rollout: None,
+        namespace: "weft-system",
+        dns,
+        told: &[],
+        digest: "d",
+        counts,
+        problems: &[],
+        rival: None,
+        services: 0,
+        shadows: 0,
+        smi: SmiCounts::default(),
+    }
+}
+
 fn summary(daemonset: &Result<DaemonSet, String>, dns: &Standing, told: &[Told], counts: &Counts) -> String {
     rolled(daemonset, dns, told, counts, None)
 }
@@ -48,21 +71,7 @@ fn rolled(
     counts: &Counts,
     rollout: Option<&Decision>,
 ) -> String {
-    let observed = Observed {
-        generation: Some(1),
-        daemonset,
-        rollout,
-        namespace: "weft-system",
-        dns,
-        told,
-        digest: "d",
-        counts,
-        problems: &[],
-        rival: None,
-        services: 3,
-        shadows: 3,
-        smi: SmiCounts::default(),
-    };
+    let observed = Observed { rollout, told, services: 3, shadows: 3, ..observed(daemonset, dns, counts) };
     let status = of(&observed, &MeshConfigStatus::default(), &time(0));
     let lines =
         status.conditions.iter().map(|c| format!("{} {} {}: {}", c.type_, c.status, c.reason, c.message));
@@ -161,21 +170,7 @@ fn people_read_how_it_stands() {
 #[test]
 fn times_change_only_when_the_condition_does() {
     let (daemonset, dns, counts) = (daemonset(1, 1, 1), configured(), Counts::default());
-    let observed = Observed {
-        generation: Some(1),
-        daemonset: &daemonset,
-        rollout: None,
-        namespace: "weft-system",
-        dns: &dns,
-        told: &[],
-        digest: "d",
-        counts: &counts,
-        problems: &[],
-        rival: None,
-        services: 0,
-        shadows: 0,
-        smi: SmiCounts::default(),
-    };
+    let observed = observed(&daemonset, &dns, &counts);
     let first = of(&observed, &MeshConfigStatus::default(), &time(10));
     let second = of(&observed, &first, &time(20));
     assert_eq!(first, second);
@@ -196,21 +191,7 @@ fn what_was_stopped_is_said_to_be_while_the_daemonset_cannot_be_written() {
         (daemonset(2, 2, 1), Err("DaemonSet weft-system/weft-proxy: invalid".to_owned()));
     let (dns, counts) = (configured(), Counts::default());
     let stopped = Decision { strategy: Strategy::Hold, stage: Stage::Paused(record()), served: 2 };
-    let observed = Observed {
-        generation: Some(1),
-        daemonset: &written,
-        rollout: Some(&stopped),
-        namespace: "weft-system",
-        dns: &dns,
-        told: &[],
-        digest: "d",
-        counts: &counts,
-        problems: &[],
-        rival: None,
-        services: 0,
-        shadows: 0,
-        smi: SmiCounts::default(),
-    };
+    let observed = Observed { rollout: Some(&stopped), ..observed(&written, &dns, &counts) };
     let first = of(&observed, &MeshConfigStatus::default(), &time(10));
     let second = of(&Observed { daemonset: &refused, rollout: None, ..observed }, &first, &time(20));
     let find = |status: &MeshConfigStatus, kind| {
