@@ -89,6 +89,11 @@ impl Write {
         self.writes() && !question && !self.is_of_lease()
     }
 
+    /// A MeshConfig is deleted, as its user may at any time: who leads does the rest.
+    fn is_a_removals_begin(&self) -> bool {
+        self.verb == "delete" && self.resource() == "meshconfigs"
+    }
+
     fn succeeded(&self) -> bool {
         self.response_status.as_ref().is_some_and(|answer| (200..300).contains(&answer.code))
     }
@@ -159,9 +164,13 @@ impl Embedded {
         Ok(files)
     }
 
-    /// Every write of an operator since `since` that it made while another held the Lease, or might have. A line each.
+    /// Every write of an operator, or of the clean-up that stands in for one, since `since` that it made while another held the
+    /// Lease, or might have. A line each.
     pub async fn two_writers(&self, since: SystemTime) -> Result<(usize, Vec<String>)> {
-        let writes = self.writes_by(NAMESPACE, "weft-operator", since - A_TERM).await?;
+        let mut writes = self.writes_by(NAMESPACE, "weft-operator", since - A_TERM).await?;
+        let by_the_clean_up = self.writes_by(NAMESPACE, "weft-cleanup", since - A_TERM).await?;
+        writes.extend(by_the_clean_up.into_iter().filter(|write| !write.is_a_removals_begin()));
+        writes.sort_by_key(|write| write.request_received_timestamp);
         let since = Timestamp::try_from(since)?;
         let counted =
             writes.iter().filter(|write| write.is_of_object() && write.request_received_timestamp >= since);

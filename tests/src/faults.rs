@@ -46,8 +46,14 @@ pub enum Fault {
     ProxyKilled,
     /// The pod of a node's proxy is deleted, and may drain.
     ProxyReplaced,
+    /// The process of a node's proxy is frozen for a while.
+    ProxyFrozen,
     /// A `CoreDNS` pod is deleted without grace.
     DnsPodGone,
+    /// The process of a `CoreDNS` pod is killed.
+    DnsKilled,
+    /// The process of a `CoreDNS` pod is frozen for a while.
+    DnsFrozen,
     /// A node's kubelet is killed.
     KubeletKilled,
     /// A node's kubelet is frozen for a while.
@@ -56,7 +62,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::LeaderKilled,
         Self::LeaderGone,
         Self::LeaderReplaced,
@@ -69,7 +75,10 @@ impl Fault {
         Self::EtcdFrozen,
         Self::ProxyKilled,
         Self::ProxyReplaced,
+        Self::ProxyFrozen,
         Self::DnsPodGone,
+        Self::DnsKilled,
+        Self::DnsFrozen,
         Self::KubeletKilled,
         Self::KubeletFrozen,
     ];
@@ -85,15 +94,16 @@ impl Fault {
             | Self::OperatorsGone => "operator",
             Self::ApiServerKilled | Self::ApiServerFrozen => "API server",
             Self::EtcdKilled | Self::EtcdFrozen => "etcd",
-            Self::ProxyKilled | Self::ProxyReplaced => "proxy",
-            Self::DnsPodGone => "CoreDNS",
+            Self::ProxyKilled | Self::ProxyReplaced | Self::ProxyFrozen => "proxy",
+            Self::DnsPodGone | Self::DnsKilled | Self::DnsFrozen => "CoreDNS",
             Self::KubeletKilled | Self::KubeletFrozen => "kubelet",
         }
     }
 
-    /// Whether traffic through the mesh may suffer: whoever calls through a process that is killed is cut off.
+    /// Whether traffic through the mesh may suffer: whoever calls through a process that is killed is cut off, and who calls
+    /// through one that is frozen waits.
     pub fn may_disturb_traffic(self) -> bool {
-        self == Self::ProxyKilled
+        matches!(self, Self::ProxyKilled | Self::ProxyFrozen)
     }
 
     /// Lets it happen, to `node` where it is a node's; returns when what lasts a while is over.
@@ -105,7 +115,7 @@ impl Fault {
             }
             Self::LeaderGone => delete(cluster, &leader(cluster).await?, Some(0)).await,
             Self::LeaderReplaced => delete(cluster, &leader(cluster).await?, None).await,
-            Self::LeaderFrozen => freeze_leader(cluster, embedded, passes(LOST)).await,
+            Self::LeaderFrozen => while_frozen(embedded, &leader(cluster).await?, passes(LOST)).await,
             Self::LeaderCutOff => cut_off_leader(cluster, embedded, passes(LOST)).await,
             Self::OperatorsGone => {
                 for pod in mesh::operators(cluster).await? {
@@ -121,12 +131,15 @@ impl Fault {
             Self::EtcdFrozen => embedded.while_daemon_frozen(CONTROL_PLANE, "etcd", passes(FROZEN)).await,
             Self::ProxyKilled => kill_proxy(cluster, embedded, node).await,
             Self::ProxyReplaced => delete(cluster, &mesh::proxy_on(cluster, node).await?, None).await,
-            Self::DnsPodGone => {
-                let of_dns = ListParams::default().labels("k8s-app=kube-dns");
-                let pods = cluster.api::<Pod>("kube-system").list(&of_dns).await?;
-                let pod = pods.iter().find(|pod| is_ready(pod)).ok_or("no DNS pod is ready")?;
-                delete(cluster, pod, Some(0)).await
+            Self::ProxyFrozen => {
+                while_frozen(embedded, &mesh::proxy_on(cluster, node).await?, passes(FROZEN)).await
             }
+            Self::DnsPodGone => delete(cluster, &dns_pod(cluster).await?, Some(0)).await,
+            Self::DnsKilled => {
+                let process = embedded.process_of(&dns_pod(cluster).await?).await?;
+                embedded.signal(&process, "KILL").await
+            }
+            Self::DnsFrozen => while_frozen(embedded, &dns_pod(cluster).await?, passes(FROZEN)).await,
             Self::KubeletKilled => embedded.kill_daemon(node, "kubelet").await,
             Self::KubeletFrozen => embedded.while_daemon_frozen(node, "kubelet", passes(FROZEN)).await,
         }
@@ -147,13 +160,20 @@ pub async fn leader(cluster: &Cluster) -> Result<Pod> {
     .await
 }
 
-/// Runs `body` while the leader is frozen.
-pub async fn freeze_leader(
-    cluster: &Cluster,
-    embedded: &Embedded,
-    body: impl Future<Output = Result>,
-) -> Result {
-    let process = embedded.process_of(&leader(cluster).await?).await?;
+/// A `CoreDNS` pod that is ready.
+async fn dns_pod(cluster: &Cluster) -> Result<Pod> {
+    let of_dns = ListParams::default().labels("k8s-app=kube-dns");
+    wait::until("a DNS pod is ready", seconds(40), async || {
+        let pods = cluster.api::<Pod>("kube-system").list(&of_dns).await?;
+        let ready = pods.into_iter().find(|pod| is_ready(pod) && container_id(pod).is_some());
+        Ok(ready.map_or_else(|| Seen::NotYet("none is".to_owned()), Seen::Done))
+    })
+    .await
+}
+
+/// Runs `body` while the process of `pod` is frozen.
+pub async fn while_frozen(embedded: &Embedded, pod: &Pod, body: impl Future<Output = Result>) -> Result {
+    let process = embedded.process_of(pod).await?;
     let frozen = async {
         embedded.signal(&process, "STOP").await?;
         body.await

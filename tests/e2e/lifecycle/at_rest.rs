@@ -47,6 +47,10 @@ fn nothing_is_written_at_rest_and_little_is_asked() {
             requests.iter().filter(|request| request.is_of_object()).map(Write::describe).collect();
         assert!(written.is_empty(), "{written:#?}");
         assert!(requests.iter().any(Write::is_of_lease), "nothing was logged");
+        // What is watched is not asked for again.
+        let listed: Vec<_> =
+            requests.iter().filter(|request| request.verb == "list").map(Write::describe).collect();
+        assert!(listed.is_empty(), "{listed:#?}");
 
         let mut asked: BTreeMap<&str, f64> = BTreeMap::new();
         for request in requests.iter().filter(|request| request.verb != "watch") {

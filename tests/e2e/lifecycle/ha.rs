@@ -8,7 +8,7 @@ use kube::api::DeleteParams;
 use weft_config::contract::{PROXY_SERVICE_ACCOUNT, TOKEN_AUDIENCE};
 use weft_tests::afterwards::afterwards;
 use weft_tests::cluster::{self, Cluster};
-use weft_tests::faults::{cut_off_leader, freeze_leader, kill_leader, leader};
+use weft_tests::faults::{cut_off_leader, kill_leader, leader, while_frozen};
 use weft_tests::invariants::somebody_writes;
 use weft_tests::node::Embedded;
 use weft_tests::stream::{hello_to, token};
@@ -29,12 +29,12 @@ fn another_takes_over_in_time_and_never_two_write() {
         let (ns, since) = (workloads::namespace(&cluster, "e2e-ha").await?, SystemTime::now());
         somebody_writes(&cluster, &ns, "before", TAKEOVER).await?;
 
-        let frozen = leader(&cluster).await?.name_any();
-        Box::pin(freeze_leader(&cluster, &embedded, somebody_writes(&cluster, &ns, "frozen", TAKEOVER)))
+        let frozen = leader(&cluster).await?;
+        Box::pin(while_frozen(&embedded, &frozen, somebody_writes(&cluster, &ns, "frozen", TAKEOVER)))
             .await?;
         // Thawed, with what it was about to do; the new leader goes on.
         somebody_writes(&cluster, &ns, "thawed", HANDOVER).await?;
-        assert_ne!(leader(&cluster).await?.name_any(), frozen);
+        assert_ne!(leader(&cluster).await?.name_any(), frozen.name_any());
         Box::pin(cut_off_leader(&cluster, &embedded, somebody_writes(&cluster, &ns, "cut-off", TAKEOVER)))
             .await?;
         somebody_writes(&cluster, &ns, "connected", HANDOVER).await?;

@@ -1,7 +1,7 @@
 //! How a mesh ends: with its operator killed in between, without an operator, with its namespace deleted under it. The cluster's
 //! DNS is as it was, nothing hangs, and plain names never notice.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -85,6 +85,7 @@ fn an_operator_killed_amid_a_removal_leaves_nothing_hanging() {
         };
         let bystander = Bystander::before_weft(&cluster, "e2e-killed").await?;
         installed(&cluster).await?;
+        let since = SystemTime::now();
         let mut rng = fastrand::Rng::with_seed(number_of("SEED", 1)?);
         for round in 0..number_of("REMOVALS", 2)? {
             if round > 0 {
@@ -101,8 +102,17 @@ fn an_operator_killed_amid_a_removal_leaves_nothing_hanging() {
             assert_eq!(mesh::ports(&cluster).await?.len(), 0, "no shadow is left");
         }
         mesh::helm_uninstall().await?;
+        one_at_a_time(&embedded, since).await?;
         bystander.ends_unharmed(&cluster).await
     });
+}
+
+/// Of the operators and of the clean-up that stands in for them.
+async fn one_at_a_time(embedded: &Embedded, since: SystemTime) -> Result {
+    let (writes, out_of_turn) = embedded.two_writers(since).await?;
+    eprintln!("  {writes} writes, {} out of turn", out_of_turn.len());
+    assert!(writes > 0 && out_of_turn.is_empty(), "{out_of_turn:#?}");
+    Ok(())
 }
 
 #[test]
@@ -110,8 +120,12 @@ fn without_an_operator_helm_uninstall_does_its_work() {
     cluster::test(|cluster| async move {
         let bystander = Bystander::before_weft(&cluster, "e2e-uninstall").await?;
         installed(&cluster).await?;
+        let since = SystemTime::now();
         no_operator_is_left(&cluster).await?;
         mesh::helm_uninstall().await?;
+        if let Some(embedded) = Embedded::needed_for("that the clean-up writes only when nobody else does") {
+            one_at_a_time(&embedded, since).await?;
+        }
         assert!(mesh::meshconfigs(&cluster).get_opt("weft").await?.is_none());
         wait::until("nothing is left in the namespace", seconds(45), async || {
             let services = cluster.api::<Service>(mesh::NAMESPACE).list(&ListParams::default()).await?;

@@ -1,5 +1,5 @@
 //! Operator and proxies of the version before and of this one, in every pairing, under load. `make skew` builds the version
-//! before and says in `WEFT_PREVIOUS_CHART` and `WEFT_PREVIOUS_TAG` where it is; without it this is not proven, and says so.
+//! before and says in `WEFT_PREVIOUS_CHART` and `WEFT_PREVIOUS_TAG` where it is; without it this test is left out.
 
 use std::time::Duration;
 
@@ -33,14 +33,11 @@ async fn works(cluster: &Cluster, stage: &weft_tests::stage::Stage, name: &str) 
 }
 
 #[test]
+#[ignore = "needs the version before: `make skew`"]
 fn every_pairing_of_neighbouring_versions_carries_everything() {
-    let previous = (std::env::var("WEFT_PREVIOUS_CHART"), std::env::var("WEFT_PREVIOUS_TAG"));
-    let (Ok(chart), Ok(tag)) = previous else {
-        eprintln!(
-            "  not proven here: that operator and proxies of neighbouring versions work together; `make skew` does"
-        );
-        return;
-    };
+    let previous =
+        |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `make skew`"));
+    let (chart, tag) = (previous("WEFT_PREVIOUS_CHART"), previous("WEFT_PREVIOUS_TAG"));
     cluster::test(|cluster| async move {
         mesh::absent(&cluster).await?;
         mesh::namespace(&cluster).await?;

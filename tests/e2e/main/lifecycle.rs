@@ -1,5 +1,6 @@
-//! One whole life of Weft beside a user who does not use it: installed, used, removed, while the cluster's DNS is asked a
-//! hundred times a second. It is lived once; each test looks at one thing that must not have changed.
+//! Two whole lives of Weft beside a user who does not use it: installed, used, changed and removed, once by deleting the MeshConfig
+//! and uninstalling, once by uninstalling alone; while he calls plain names and asks the cluster's DNS, a hundred times a second
+//! each. They are lived once; each test looks at one thing that must not have changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -12,8 +13,9 @@ use kube::discovery::{Discovery, Scope, verbs};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use weft_tests::cluster::{self, Cluster, dns};
+use weft_tests::exec::PodRef;
 use weft_tests::node::Embedded;
-use weft_tests::traffic::{DnsReport, Load, Mode, Queries, reaches};
+use weft_tests::traffic::{DnsReport, Load, LoadReport, Mode, Queries, reaches};
 use weft_tests::wait::{self, Seen, seconds};
 use weft_tests::workloads::{self, Server};
 use weft_tests::{Result, mesh};
@@ -21,6 +23,8 @@ use weft_tests::{Result, mesh};
 /// What was before and after.
 struct Life {
     queries: DnsReport,
+    /// Of one who calls plain names from before the first installation until after the last removal.
+    bystander: Vec<LoadReport>,
     corefile: [String; 2],
     coredns: [BTreeMap<String, i32>; 2],
     users: [BTreeMap<String, Value>; 2],
@@ -57,28 +61,27 @@ async fn live(cluster: &Cluster) -> Result<Life> {
         Ok(Seen::when(left.is_empty(), all, || left.join(", ")))
     })
     .await?;
+    let bystander = format!("http://{plain}/");
+    reaches(cluster, &clients[0], &bystander, "whoami", seconds(30)).await?;
+    let bystander = Load::start(cluster, &clients[0], &bystander, "whoami", 50, Mode::Both).await?;
     let queries = Queries::start(cluster, &clients[1], 100, &names).await?;
 
-    mesh::install(cluster).await?;
-    mesh::apply_meshconfig(cluster, &mesh::meshconfig()).await?;
-    mesh::ready(cluster, seconds(60)).await?;
-    let told = dns::corefile(cluster).await? != corefile;
-    let url = format!("http://whoami.{NS}.weft.mesh/");
-    reaches(cluster, &clients[0], &url, "whoami", seconds(30)).await?;
-    let load = Load::start(cluster, &clients[0], &url, "whoami", 100, Mode::KeepAlive).await?;
-    load.stop_without_failures(100).await?;
+    let told = used(cluster, &clients[0], &corefile).await?;
     mesh::delete_meshconfig(cluster).await?;
+    mesh::helm_uninstall().await?;
+    let mut different = difference(cluster, &before).await;
     // The queries go on until CoreDNS must have noticed.
     dns::is_gone(cluster, &clients[0], &format!("whoami.{NS}.weft.mesh")).await?;
     // And once more with the MeshConfig still there: the hook of the uninstallation must take it out.
-    mesh::apply_meshconfig(cluster, &mesh::meshconfig()).await?;
-    mesh::ready(cluster, seconds(60)).await?;
+    let told = used(cluster, &clients[0], &corefile).await? && told;
     mesh::helm_uninstall().await?;
+    different.extend(difference(cluster, &before).await);
 
-    let different = difference(cluster, &before).await;
     let queries = queries.stop().await?;
+    let bystander = bystander.stop().await?;
     let life = Life {
         queries,
+        bystander,
         corefile: [corefile, dns::corefile(cluster).await?],
         coredns: [coredns, dns::pods(cluster).await?],
         users: [users, users_objects(cluster).await?],
@@ -88,6 +91,23 @@ async fn live(cluster: &Cluster) -> Result<Life> {
     };
     workloads::remove_namespace(cluster, NS).await?;
     Ok(life)
+}
+
+/// Weft is installed, used under load, and changed; whether the Corefile had our block.
+async fn used(cluster: &Cluster, client: &PodRef, corefile: &str) -> Result<bool> {
+    mesh::install(cluster).await?;
+    mesh::apply_meshconfig(cluster, &mesh::meshconfig()).await?;
+    mesh::ready(cluster, seconds(60)).await?;
+    let told = dns::corefile(cluster).await? != corefile;
+    let url = format!("http://whoami.{NS}.weft.mesh/");
+    reaches(cluster, client, &url, "whoami", seconds(30)).await?;
+    let load = Load::start(cluster, client, &url, "whoami", 100, Mode::KeepAlive).await?;
+    let mut changed = mesh::meshconfig();
+    changed["spec"]["domains"] = json!(["weft.mesh", "traefik.mesh"]);
+    mesh::apply_meshconfig(cluster, &changed).await?;
+    mesh::ready(cluster, seconds(90)).await?;
+    load.stop_without_failures(100).await?;
+    Ok(told)
 }
 
 /// The user's Service and pods, and of the Deployment and the namespace they are in.
@@ -214,6 +234,18 @@ fn installing_and_removing_fail_no_dns_query() {
         eprintln!("  {} queries, {} failed", queries.sent, queries.failed);
         assert!(queries.sent > 1000, "{queries:?}");
         assert_eq!(queries.failed, 0, "{queries:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn installing_and_removing_fail_no_request_to_a_plain_name() {
+    cluster::test(|cluster| async move {
+        for report in &life(&cluster).await?.bystander {
+            eprintln!("  {}: {} requests, {} failed", report.mode, report.sent, report.failed);
+            assert!(report.sent > 500 && report.failed == 0, "{report:?}");
+            assert!(report.dns_failures.is_empty(), "{report:?}");
+        }
         Ok(())
     });
 }
