@@ -100,7 +100,7 @@ async fn replica(namespace: String, args: RunArgs, began: Instant) -> Result<(),
         metrics,
     };
 
-    let mut work = tokio::spawn(run::replica(ctx.clone(), fence, stopping));
+    let mut work = tokio::spawn(run::replica(ctx.clone(), fence, stopping, run::LINGERING));
     let keys = ReaderKeys::default();
     serve_debug(&ctx, keys.clone(), args.debug_port).await?;
     tokio::spawn(tell_start(ctx.clone(), serving.clone(), began));

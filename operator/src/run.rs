@@ -6,27 +6,35 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use weft_crds::MeshConfig;
 
 use crate::context::Context;
 use crate::lease::{self, Fence};
 use crate::{index, reconcile};
 
 /// How long a removal that is under way holds up the end: longer than it may take, shorter than the pod's grace period.
-const REMOVAL: Duration = Duration::from_secs(50);
+const REMOVAL: Duration = Duration::from_secs(45);
 /// How long giving the Lease back may take.
 const RESIGNATION: Duration = Duration::from_secs(6);
 /// How long a replica may take to end.
-pub const LONGEST_END: Duration = Duration::from_secs(REMOVAL.as_secs() + RESIGNATION.as_secs());
+pub const LONGEST_END: Duration =
+    Duration::from_secs(REMOVAL.as_secs() + RESIGNATION.as_secs() + LINGERING.as_secs());
+/// For so long a replica answers that does nothing else any more: kube-proxy still sends DNS queries, questions for traffic and
+/// proxies to who has been told to end, and a query that is lost costs its asker seconds.
+pub const LINGERING: Duration = Duration::from_secs(5);
 
 /// A task ended that has no end.
 #[derive(Debug, thiserror::Error)]
 #[error("a task of the operator ended: {0:?}")]
 pub struct Ended(Result<(), JoinError>);
 
-/// Works until told to stop, and has given the Lease back then. Dropped, all it has started ends at its next await. `fence` is
-/// the one that `ctx.writer` looks at.
-pub async fn replica(ctx: Context, fence: Fence, mut stopping: watch::Receiver<bool>) -> Result<(), Ended> {
+/// Works until told to stop, gives the Lease back then, and is up to date for `lingering` more. Dropped, all it has started ends at
+/// its next await. `fence` is the one that `ctx.writer` looks at.
+pub async fn replica(
+    ctx: Context,
+    fence: Fence,
+    mut stopping: watch::Receiver<bool>,
+    lingering: Duration,
+) -> Result<(), Ended> {
     let mut tasks = JoinSet::new();
     index::watch::start(&ctx.index, &ctx.client, &mut tasks);
     tasks.spawn(ctx.publisher.clone().run(ctx.index.clone(), Arc::clone(&ctx.metrics)));
@@ -34,7 +42,10 @@ pub async fn replica(ctx: Context, fence: Fence, mut stopping: watch::Receiver<b
     tasks.spawn(lead(ctx.clone(), leading.clone()));
     let (stop, stopped) = watch::channel(false);
     let (client, namespace, pod) = (ctx.client.clone(), Arc::clone(&ctx.namespace), Arc::clone(&ctx.pod));
-    let election = lease::take_part(client, &namespace, lease::NAME, &pod, fence, leading_set, stopped);
+    let work = async {
+        lease::take_part(client, &namespace, lease::NAME, &pod, fence, leading_set, stopped).await;
+        tokio::time::sleep(lingering).await;
+    };
     let end = async {
         // Nobody who could tell us is left: that is an end as well.
         let _ = stopping.wait_for(|stopping| *stopping).await;
@@ -44,7 +55,7 @@ pub async fn replica(ctx: Context, fence: Fence, mut stopping: watch::Receiver<b
     };
     tokio::select! {
         biased;
-        () = election => Ok(()),
+        () = work => Ok(()),
         Some(ended) = tasks.join_next() => Err(Ended(ended)),
         () = end => Ok(()),
     }
@@ -52,18 +63,15 @@ pub async fn replica(ctx: Context, fence: Fence, mut stopping: watch::Receiver<b
 
 /// A leader that removes a mesh finishes first: with it may go the last who has the right to.
 async fn finish_removal(ctx: &Context, mut leading: watch::Receiver<bool>) {
-    let mut mesh = ctx.index.mesh();
-    let removing = |mesh: &Option<Arc<MeshConfig>>| {
-        mesh.as_ref().is_some_and(|mesh| mesh.metadata.deletion_timestamp.is_some())
-    };
-    if !*leading.borrow() || !removing(&mesh.borrow()) {
+    let mut leaving = ctx.index.leaving();
+    if !*leading.borrow() || !*leaving.borrow() {
         return;
     }
     tracing::info!("finishing the removal first");
     let finished = async {
         tokio::select! {
             biased;
-            _ = mesh.wait_for(|mesh| !removing(mesh)) => {}
+            _ = leaving.wait_for(|leaving| !*leaving) => {}
             _ = leading.wait_for(|leads| !*leads) => {}
         }
     };

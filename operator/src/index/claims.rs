@@ -23,14 +23,31 @@ pub fn is_kept(mesh: &MeshConfig) -> bool {
 pub struct Rival {
     /// What was asked for, and what `namespace/name` of another has: the same, or what is within or above it.
     taken: Vec<(String, String, String)>,
-    /// Whether something is left.
-    served: bool,
+    left: Left,
+    /// The name of the MeshConfig that asks.
+    by: String,
+}
+
+/// What is left to one that does not have everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// It was never served, and waits until it can have everything.
+    Nothing,
+    /// No domain. What it carries it goes on to carry.
+    NoDomain,
+    /// The rest.
+    Rest,
 }
 
 impl Rival {
     /// In one word, for machines.
     pub fn reason(&self) -> &'static str {
-        "DomainTaken"
+        DOMAIN_TAKEN
+    }
+
+    /// The name of the MeshConfig of our namespace that asks for them.
+    pub fn asked_by(&self) -> &str {
+        &self.by
     }
 }
 
@@ -42,14 +59,19 @@ impl fmt::Display for Rival {
             "{}: name other domains in spec.domains, or delete one of the two; ",
             theirs.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
         )?;
-        if self.served {
-            let mine: Vec<_> = self.taken.iter().map(|(mine, ..)| mine.as_str()).collect();
-            write!(f, "until then this one is served without {}", mine.join(" and "))
-        } else {
-            f.write_str("nothing is done for this one until then")
+        match self.left {
+            Left::Nothing => f.write_str("nothing is done for this one until then"),
+            Left::NoDomain => f.write_str("until then none of its names resolves"),
+            Left::Rest => {
+                let mine: Vec<_> = self.taken.iter().map(|(mine, ..)| mine.as_str()).collect();
+                write!(f, "until then this one is served without {}", mine.join(" and "))
+            }
         }
     }
 }
+
+/// Why a MeshConfig does not have what it asks for, in one word.
+pub const DOMAIN_TAKEN: &str = "DomainTaken";
 
 /// What there is for a namespace.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -67,10 +89,11 @@ struct Claim<'a> {
 }
 
 /// What the MeshConfig that is the active one of `namespace` may have. Of all namespaces those count for which `operated` says
-/// that there is an operator.
+/// that there is an operator, and those that have something in DNS.
 ///
 /// A domain stays with who has it, by its status; else who is served already comes first, so that nobody's traffic is taken over
-/// by a newcomer; then the older. Who is served goes on with what is left to it; who is not waits until it can have everything.
+/// by a newcomer; then the older. Who is served goes on with what is left to it, be it no domain: connections go on, and a slip is
+/// taken back without harm. Who is not waits until it can have everything.
 pub fn share<'a>(
     namespace: &str,
     meshes: impl Iterator<Item = &'a Arc<MeshConfig>>,
@@ -78,7 +101,12 @@ pub fn share<'a>(
 ) -> Share {
     let meshes: Vec<_> = meshes.collect();
     let mut namespaces: BTreeSet<_> = meshes.iter().filter_map(|mesh| mesh.namespace()).collect();
-    namespaces.retain(|one| one == namespace || operated(one));
+    // An operator's Service may be made anew; what is in DNS meanwhile is.
+    let has_something = |one: &str| {
+        let mut of_it = meshes.iter().filter(|mesh| mesh.metadata.namespace.as_deref() == Some(one));
+        of_it.any(|mesh| is_kept(mesh) && mesh.spec.domains.iter().any(|domain| has(mesh, domain)))
+    };
+    namespaces.retain(|one| one == namespace || operated(one) || has_something(one));
     let active = |namespace: &str| scope::active(meshes.iter().copied(), namespace);
     let claimants = namespaces.iter().filter_map(|namespace| active(namespace));
     let had =
@@ -92,10 +120,15 @@ pub fn share<'a>(
     let taken: Vec<_> = taken.collect();
     let mut left = mesh.spec.domains.clone();
     left.retain(|domain| taken.iter().all(|(mine, ..)| mine != domain));
-    let served = taken.is_empty() || (is_kept(mesh) && !left.is_empty());
+    let served = taken.is_empty() || is_kept(mesh);
+    let what = match (served, left.is_empty()) {
+        (false, _) => Left::Nothing,
+        (true, true) => Left::NoDomain,
+        (true, false) => Left::Rest,
+    };
     Share {
         active: served.then(|| Arc::new(with_domains(mesh, left))),
-        rival: (!taken.is_empty()).then_some(Rival { taken, served }),
+        rival: (!taken.is_empty()).then(|| Rival { taken, left: what, by: mesh.name_any() }),
     }
 }
 
@@ -236,6 +269,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_dns_is_had_although_its_operator_s_service_is_away() {
+        let all =
+            [served(mesh("a", 1, &["a.mesh", "b.mesh"])), having(mesh("b", 2, &["b.mesh"]), &["b.mesh"])];
+        assert_eq!(share_of("a", &all, "b").active.unwrap().spec.domains, ["a.mesh"]);
+        let all = [all[0].clone(), served(mesh("b", 2, &["b.mesh"]))];
+        assert_eq!(share_of("a", &all, "b").active.unwrap().spec.domains, ["a.mesh", "b.mesh"]);
+    }
+
+    #[test]
     fn who_was_never_served_waits_until_it_can_have_everything() {
         let all = [served(mesh("a", 2, &["a.mesh"])), mesh("b", 1, &["a.mesh", "b.mesh"])];
         assert_eq!(domains(&all), [vec!["a.mesh".to_owned()], vec![], vec![]]);
@@ -252,11 +294,12 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_were_served_before_they_saw_each_other_the_newer_ends_with_nothing() {
+    fn of_two_that_were_served_before_they_saw_each_other_the_newer_ends_with_no_domain() {
         let all = [served(mesh("a", 1, &["x.y"])), served(mesh("b", 2, &["x.y"]))];
         assert_eq!(domains(&all), [vec!["x.y".to_owned()], vec![], vec![]]);
         let text = share_of("b", &all, "-").rival.unwrap().to_string();
-        assert!(text.ends_with("nothing is done for this one until then"), "{text}");
+        assert!(text.ends_with("until then none of its names resolves"), "{text}");
+        assert!(share_of("b", &all, "-").active.is_some(), "what it carries it goes on to carry");
         // Unless it was the first in DNS.
         let all = [all[0].clone(), having(mesh("b", 2, &["x.y"]), &["x.y"])];
         assert_eq!(domains(&all), [vec![], vec!["x.y".to_owned()], vec![]]);

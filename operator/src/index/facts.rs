@@ -194,6 +194,9 @@ pub fn fingerprint(service: &Service) -> u64 {
     if let Some(spec) = &service.spec {
         spec.selector.hash(&mut hasher);
         spec.traffic_distribution.hash(&mut hasher);
+        // As the API server fills them in.
+        spec.type_.as_deref().unwrap_or("ClusterIP").hash(&mut hasher);
+        spec.internal_traffic_policy.as_deref().unwrap_or("Cluster").hash(&mut hasher);
         for port in spec.ports.iter().flatten() {
             (port.name.as_deref().unwrap_or_default(), port.port, is_udp(port.protocol.as_deref()))
                 .hash(&mut hasher);

@@ -36,7 +36,7 @@ impl Kind for ServiceKind {
             let known = state.services.remove(&key).is_some();
             let mut changed = if known { facts_changed(state, &key) } else { Changed::default() };
             let service = facts.service.clone();
-            let before = state.shadows.insert(Arc::clone(&facts.name), Arc::new(facts));
+            let before = state.put_shadow(facts);
             if before.as_ref() != state.shadows.get(&key.name) {
                 changed.add(shadow_changed(state, &service));
             }
@@ -72,7 +72,7 @@ impl Kind for ServiceKind {
         if state.services.remove(key).is_some() {
             return facts_changed(state, key);
         }
-        let shadow = if ours { state.shadows.remove(&key.name) } else { None };
+        let shadow = if ours { state.take_shadow(&key.name) } else { None };
         shadow.map(|shadow| shadow_changed(state, &shadow.service)).unwrap_or_default()
     }
 

@@ -32,7 +32,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch as watch_channel;
-use weft_config::contract::{OPERATOR_SERVICE, PROXY_SERVICE_ACCOUNT};
+use weft_config::contract::OPERATOR_SERVICE;
 use weft_config::{AccountId, Identity, ServiceId};
 use weft_crds::MeshConfig;
 use weft_crds::smi::KINDS;
@@ -42,7 +42,7 @@ use crate::names::ShadowName;
 use crate::smi::{Name, Objects};
 use ca::Ca;
 use changes::{About, Changed, Changes, Subscriber};
-use claims::{Rival, Share};
+use claims::{Rival, Share, is_kept};
 use facts::{ServiceFacts, ShadowFacts, SliceFacts};
 use identities::Identities;
 use pods::PodFacts;
@@ -60,6 +60,8 @@ pub struct Index {
     mesh: watch_channel::Sender<Option<Arc<MeshConfig>>>,
     /// Who has domains that it asks for; all of them, where none is active.
     rival: watch_channel::Sender<Option<Rival>>,
+    /// Whether a MeshConfig of our namespace, served or no longer, is being removed and waits for us.
+    leaving: watch_channel::Sender<bool>,
     ca: watch_channel::Sender<Ca>,
     ending: watch_channel::Sender<bool>,
 }
@@ -71,6 +73,8 @@ pub(crate) struct State {
     services: HashMap<ServiceId, Arc<ServiceFacts>>,
     /// By their own names, which follow from the Services they stand for.
     shadows: HashMap<Arc<str>, Arc<ShadowFacts>>,
+    /// How many of them stand for Services of a namespace.
+    shadowed: HashMap<Arc<str>, usize>,
     /// Services in our namespace that we made as shadows and that somebody has made unrecognizable, by their own names.
     strays: BTreeSet<Arc<str>>,
     slices: HashMap<ServiceId, BTreeMap<Arc<str>, Arc<SliceFacts>>>,
@@ -112,6 +116,7 @@ impl Index {
             ),
             mesh: watch_channel::Sender::new(None),
             rival: watch_channel::Sender::default(),
+            leaving: watch_channel::Sender::new(false),
             ca: watch_channel::Sender::default(),
             ending: watch_channel::Sender::new(false),
         }
@@ -152,6 +157,11 @@ impl Index {
     /// Who has domains that the MeshConfig of our namespace asks for, as it changes.
     pub fn rival(&self) -> watch_channel::Receiver<Option<Rival>> {
         self.rival.subscribe()
+    }
+
+    /// Whether a MeshConfig of our namespace, served or no longer, is being removed and waits for us, as it changes.
+    pub fn leaving(&self) -> watch_channel::Receiver<bool> {
+        self.leaving.subscribe()
     }
 
     /// Whether there is an operator in `namespace`.
@@ -242,7 +252,7 @@ impl Index {
 
     /// Whether a Service of `namespace` has a shadow.
     pub fn has_shadow_of(&self, namespace: &str) -> bool {
-        self.lock().shadows.values().any(|shadow| &*shadow.service.namespace == namespace)
+        self.lock().shadowed.contains_key(namespace)
     }
 
     /// The endpoint slices of a Service.
@@ -250,31 +260,24 @@ impl Index {
         self.lock().slices.get(id).map(|slices| slices.values().cloned().collect()).unwrap_or_default()
     }
 
-    /// The proxy pods, from the endpoints of their headless Service.
+    /// The proxies, by their pods: the EndpointSlices of a Service come late where there are many, and keep for minutes what is gone.
     pub fn proxies(&self) -> Vec<ProxyPod> {
-        let id = ServiceId::new(Arc::clone(&self.namespace), PROXY_SERVICE_ACCOUNT);
+        self.proxies_and(Vec::new())
+    }
+
+    /// The same with those of `listed` that no watch has told of yet.
+    pub fn proxies_and(&self, listed: Vec<ProxyFacts>) -> Vec<ProxyPod> {
         let mut pods = Vec::new();
-        for slice in self.slices(&id) {
-            for endpoint in &slice.endpoints {
-                let node = endpoint.node.as_deref().unwrap_or_default().to_owned();
-                pods.push(ProxyPod { node, address: endpoint.address, ready: endpoint.ready });
+        let mut known = BTreeSet::new();
+        for pod in self.proxy_pods().into_iter().chain(listed.into_iter().map(Arc::new)) {
+            let Some(address) = pod.address else { continue };
+            if known.insert(address) {
+                let ready = pod.ready && !pod.leaving;
+                pods.push(ProxyPod { node: pod.node.to_string(), address, ready });
             }
         }
         pods.sort_by(|a, b| (&a.node, a.address).cmp(&(&b.node, b.address)));
         pods
-    }
-
-    /// The proxies as their endpoints tell, as their pods do, and as those of `listed` do that no watch has told of yet.
-    pub fn holders(&self, listed: Vec<ProxyFacts>) -> Vec<ProxyPod> {
-        let mut holders = self.proxies();
-        let mut known: BTreeSet<_> = holders.iter().map(|holder| holder.address).collect();
-        for pod in self.proxy_pods().into_iter().chain(listed.into_iter().map(Arc::new)) {
-            let Some(address) = pod.address else { continue };
-            if known.insert(address) {
-                holders.push(ProxyPod { node: pod.node.to_string(), address, ready: pod.ready });
-            }
-        }
-        holders
     }
 
     /// The pods of the proxies' DaemonSet, those without an address and those on their way out among them, by name.
@@ -311,6 +314,13 @@ impl Index {
         let operated = |namespace: &str| state.is_operated(namespace);
         let Share { active, rival } = claims::share(&self.namespace, state.meshes.values(), operated);
         self.rival.send_if_modified(|known| std::mem::replace(known, rival.clone()) != rival);
+        let leaves = |mesh: &Arc<MeshConfig>| {
+            mesh.metadata.namespace.as_deref() == Some(&*self.namespace)
+                && mesh.metadata.deletion_timestamp.is_some()
+                && is_kept(mesh)
+        };
+        let leaving = state.meshes.values().any(leaves);
+        self.leaving.send_if_modified(|known| std::mem::replace(known, leaving) != leaving);
         let scope = Scope::new(active.as_deref(), &self.namespace);
         if scope != *state.scope {
             state.scope = Arc::new(scope);
@@ -329,6 +339,29 @@ impl State {
     /// By its Service, whose name is fixed.
     fn is_operated(&self, namespace: &str) -> bool {
         self.services.contains_key(&ServiceId::new(namespace, OPERATOR_SERVICE))
+    }
+
+    /// Takes the facts of a shadow; gives those it had before.
+    fn put_shadow(&mut self, facts: ShadowFacts) -> Option<Arc<ShadowFacts>> {
+        *self.shadowed.entry(Arc::clone(&facts.service.namespace)).or_default() += 1;
+        let before = self.shadows.insert(Arc::clone(&facts.name), Arc::new(facts));
+        self.forget_shadow(before)
+    }
+
+    fn take_shadow(&mut self, name: &str) -> Option<Arc<ShadowFacts>> {
+        let before = self.shadows.remove(name);
+        self.forget_shadow(before)
+    }
+
+    fn forget_shadow(&mut self, shadow: Option<Arc<ShadowFacts>>) -> Option<Arc<ShadowFacts>> {
+        let namespace = &shadow.as_ref()?.service.namespace;
+        if let Some(count) = self.shadowed.get_mut(namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.shadowed.remove(namespace);
+            }
+        }
+        shadow
     }
 
     fn everything(&self) -> Changed {

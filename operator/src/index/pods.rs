@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::ResourceExt;
+use weft_config::ServiceId;
+use weft_config::contract::PROXY_SERVICE_ACCOUNT;
 
 use super::State;
 use super::changes::Changed;
@@ -142,25 +144,24 @@ impl Kind for PodKind {
 
     fn insert(&self, state: &mut State, object: &Pod) -> (Name, Changed) {
         let key = Self::key(object);
-        let State { namespace, proxy_pods, .. } = state;
-        proxy_pods.update(namespace, &key, Some(object));
+        let endpoints = proxies_changed(state, &key, Some(object));
         let Some(mut facts) = PodFacts::of(object) else {
-            let changed = self.remove(state, &key);
+            let mut changed = self.remove(state, &key);
+            changed.endpoints.extend(endpoints);
             return (key, changed);
         };
         facts.share(&mut state.strings);
         let facts = Arc::new(facts);
         let before = state.pods.insert(facts.name.clone(), Arc::clone(&facts));
         let accounts = state.identities.update(&key, before.as_deref(), Some(&facts));
-        (key, Changed { accounts, ..Changed::default() })
+        (key, Changed { accounts, endpoints, ..Changed::default() })
     }
 
     fn remove(&self, state: &mut State, key: &Name) -> Changed {
-        let State { namespace, proxy_pods, .. } = state;
-        proxy_pods.update(namespace, key, None);
+        let endpoints = proxies_changed(state, key, None);
         let before = state.pods.remove(key);
         let accounts = state.identities.update(key, before.as_deref(), None);
-        Changed { accounts, ..Changed::default() }
+        Changed { accounts, endpoints, ..Changed::default() }
     }
 
     fn keys(&self, state: &State) -> BTreeSet<Name> {
@@ -170,6 +171,13 @@ impl Kind for PodKind {
     fn key(object: &Pod) -> Name {
         Name::new(object.namespace().unwrap_or_default(), object.name_any())
     }
+}
+
+/// The proxies' Service, where what this pod was or is changes what they are.
+fn proxies_changed(state: &mut State, key: &Name, pod: Option<&Pod>) -> BTreeSet<ServiceId> {
+    let State { namespace, proxy_pods, .. } = state;
+    let changed = proxy_pods.update(namespace, key, pod);
+    changed.then(|| ServiceId::new(Arc::clone(namespace), PROXY_SERVICE_ACCOUNT)).into_iter().collect()
 }
 
 #[cfg(test)]

@@ -121,15 +121,16 @@ fn unscheduled(status: &PodStatus) -> Option<(String, String)> {
 pub(super) struct ProxyPods(HashMap<Arc<str>, Arc<ProxyFacts>>);
 
 impl ProxyPods {
-    /// Takes a pod of any namespace.
-    pub(super) fn update(&mut self, ours: &str, name: &Name, pod: Option<&Pod>) {
+    /// Takes a pod of any namespace; whether a proxy is another than it was, came or went.
+    pub(super) fn update(&mut self, ours: &str, name: &Name, pod: Option<&Pod>) -> bool {
         if &*name.namespace != ours {
-            return;
+            return false;
         }
-        match pod.and_then(ProxyFacts::of) {
-            Some(facts) => drop(self.0.insert(Arc::clone(&name.name), Arc::new(facts))),
-            None => drop(self.0.remove(&name.name)),
-        }
+        let before = match pod.and_then(ProxyFacts::of) {
+            Some(facts) => self.0.insert(Arc::clone(&name.name), Arc::new(facts)),
+            None => self.0.remove(&name.name),
+        };
+        before.as_ref() != self.0.get(&name.name)
     }
 
     /// Those on their way out.
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_without_endpoints_may_hold_ports_until_it_has_ended() {
+    fn a_proxy_is_there_with_its_address_until_it_has_ended() {
         let index = Index::new("weft-system");
         let take = |phase: &str| {
             let status = json!({"phase": phase, "podIP": "10.0.0.1"});
@@ -217,31 +218,31 @@ mod tests {
             let listed = ProxyFacts::of(&pod).into_iter().collect();
             index.take(&PodKind, Event::Apply(pod), &mut None);
             let addresses = |index: &Index, listed| -> Vec<_> {
-                index.holders(listed).into_iter().map(|holder| holder.address).collect()
+                index.proxies_and(listed).into_iter().map(|holder| holder.address).collect()
             };
             let told = addresses(&index, Vec::new());
             assert_eq!(addresses(&Index::new("weft-system"), listed), told, "a list tells the same");
             told
         };
         assert_eq!(take("Running"), [IpAddr::from([10, 0, 0, 1])]);
-        assert!(index.proxies().is_empty());
-        assert!(take("Failed").is_empty());
+        assert!(take("Failed").is_empty() && index.proxies().is_empty());
     }
 
     #[test]
     fn only_the_daemon_set_s_own_pods_of_our_namespace_count() {
         let mut pods = ProxyPods::default();
         let one = pod(&json!({"nodeName": "n1", "containers": containers()}), &json!({}));
-        pods.update("weft-system", &Name::new("shop", "weft-proxy-1"), Some(&one));
+        assert!(!pods.update("weft-system", &Name::new("shop", "weft-proxy-1"), Some(&one)));
         assert!(pods.all().is_empty(), "of another namespace");
         let mut forged = one.clone();
         forged.metadata.owner_references = None;
         let name = Name::new("weft-system", "weft-proxy-1");
-        pods.update("weft-system", &name, Some(&forged));
+        assert!(!pods.update("weft-system", &name, Some(&forged)));
         assert!(pods.all().is_empty(), "labels alone make no proxy");
-        pods.update("weft-system", &name, Some(&one));
+        assert!(pods.update("weft-system", &name, Some(&one)));
+        assert!(!pods.update("weft-system", &name, Some(&one)), "nothing is new");
         assert_eq!(pods.all().len(), 1);
-        pods.update("weft-system", &name, None);
+        assert!(pods.update("weft-system", &name, None));
         assert!(pods.all().is_empty());
     }
 }

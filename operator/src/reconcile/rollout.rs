@@ -68,6 +68,8 @@ pub struct Seen {
     pub carried: Carried,
     /// What the pod before it on its node had carried in its whole life.
     pub before: Carried,
+    /// What that one refused.
+    pub refused_before: BTreeSet<String>,
 }
 
 /// Requests, and how many of them failed by the proxy's own account.
@@ -152,6 +154,8 @@ pub enum Stage {
         updated: u32,
         /// Nodes that have a proxy.
         nodes: u32,
+        /// Nodes that seem to be away.
+        lost: u32,
     },
     /// A new proxy failed.
     Paused(Record),
@@ -177,9 +181,9 @@ impl Decision {
         }
     }
 
-    /// Whether it goes on by itself.
+    /// Whether it goes on by itself, and something may come of looking. What is left may be nodes that are away.
     pub fn is_under_way(&self) -> bool {
-        matches!(self.stage, Stage::Rolling { .. })
+        matches!(self.stage, Stage::Rolling { updated, nodes, lost } if lost == 0 || updated + lost < nodes)
     }
 }
 
@@ -211,7 +215,8 @@ pub fn decide(live: Option<&Live>, wanted: &str, pods: &[Seen], pace: Pace, held
     if live.holds && !is_quiet(pods, pace) && held_for < 2 * pace.observe {
         return decision(Strategy::Hold, rolling);
     }
-    decision(Strategy::Roll(surge(nodes.done, live.nodes)), rolling)
+    // The controller takes a node that is away for one that is being worked on.
+    decision(Strategy::Roll(surge(nodes.done, live.nodes) + nodes.lost), rolling)
 }
 
 /// What is to be done while nobody can tell whether a pod that seems to have failed is there: nothing more is begun, and nothing
@@ -248,6 +253,8 @@ struct Nodes<'a> {
     updated: u32,
     /// Nodes with a proxy that is ready and stays.
     served: u32,
+    /// Nodes on which for long neither the old proxy is ready nor the new one, and nobody says why.
+    lost: u32,
 }
 
 impl<'a> Nodes<'a> {
@@ -264,10 +271,13 @@ impl<'a> Nodes<'a> {
         let first_old = staying().filter(|pod| !pod.current).map(|pod| pod.created).min();
         let was_before = |pod: &Seen| first_old.is_some_and(|first| pod.created < first);
         let done = count(&|pod| alone(pod) && pod.so_for >= pace.observe && (pod.surged || was_before(pod)));
-        Self { old, all, done, updated, served }
+        let ready: BTreeSet<_> = staying().filter(|pod| pod.ready).map(|pod| &*pod.node).collect();
+        let silent = |pod: &Seen| pod.current && pod.trouble.is_none() && pod.so_for >= pace.patience;
+        let lost = count(&|pod| silent(pod) && old.contains(&*pod.node) && !ready.contains(&*pod.node));
+        Self { old, all, done, updated, served, lost }
     }
 
     fn rolling(&self) -> Stage {
-        Stage::Rolling { updated: self.updated, nodes: self.all }
+        Stage::Rolling { updated: self.updated, nodes: self.all, lost: self.lost }
     }
 }

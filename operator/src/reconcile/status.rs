@@ -9,7 +9,7 @@ use super::dns::{DnsState, Standing};
 use super::proxies::Told;
 use super::rollout::{Decision, Stage};
 use super::shadow::Counts;
-use crate::index::claims::Rival;
+use crate::index::claims::{DOMAIN_TAKEN, Rival};
 
 /// The mesh carries traffic.
 pub const READY: &str = "Ready";
@@ -152,7 +152,7 @@ pub fn is_passing(one: &Condition, now: &[Condition], before: &[Condition]) -> b
 }
 
 fn verdicts(observed: &Observed<'_>, counts: (u32, u32), before: &[Condition]) -> [Verdict; 6] {
-    let (proxies, dns, synced) = (proxies(observed, counts), dns(&observed.dns.state), synced(observed));
+    let (proxies, dns, synced) = (proxies(observed, counts), dns(observed), synced(observed));
     let paused = paused(observed, before);
     let degraded = degraded(observed, paused.holds, [&proxies, &dns]);
     let ready = match [&proxies, &dns].into_iter().find(|verdict| !verdict.holds) {
@@ -229,8 +229,12 @@ fn paused(observed: &Observed<'_>, before: &[Condition]) -> Verdict {
     match &rollout.stage {
         Stage::NoRollout => not("NoRollout", "no change of the proxies is under way".to_owned()),
         Stage::Complete => not("Complete", "every proxy is as spec.proxy says".to_owned()),
-        Stage::Rolling { updated, nodes } => {
-            not("Rolling", format!("{updated} of {nodes} nodes have their new proxy"))
+        Stage::Rolling { updated, nodes, lost } => {
+            let away = match lost {
+                0 => String::new(),
+                lost => format!("; {lost} seem to be away, and get theirs when they are back"),
+            };
+            not("Rolling", format!("{updated} of {nodes} nodes have their new proxy{away}"))
         }
         Stage::Paused(record) => {
             Verdict::new(ROLLOUT_PAUSED, true, "NewProxyFails", record.told(observed.namespace))
@@ -238,8 +242,8 @@ fn paused(observed: &Observed<'_>, before: &[Condition]) -> Verdict {
     }
 }
 
-fn dns(state: &DnsState) -> Verdict {
-    let (holds, reason, message) = match state {
+fn dns(observed: &Observed<'_>) -> Verdict {
+    let (holds, reason, message) = match &observed.dns.state {
         DnsState::Configured(by, message) => (true, *by, message),
         DnsState::Manual(message) => (true, MANUAL, message),
         DnsState::Propagating(message) => (false, "Propagating", message),
@@ -247,6 +251,12 @@ fn dns(state: &DnsState) -> Verdict {
         DnsState::ByHand(message) => (false, "ByHand", message),
         DnsState::Conflict(message) => (false, "Conflict", message),
         DnsState::Failed(message) => (false, "DNSFailed", message),
+        DnsState::NoDomain(stands) => {
+            let taken = observed.rival.map(ToString::to_string).unwrap_or_default();
+            let stands = stands.as_ref().map(|why| format!(". Its lines are still in DNS: {why}"));
+            let message = format!("{taken}{}", stands.unwrap_or_default());
+            return Verdict::new(DNS_CONFIGURED, false, DOMAIN_TAKEN, message);
+        }
     };
     Verdict::new(DNS_CONFIGURED, holds, reason, message.as_str())
 }

@@ -69,7 +69,7 @@ pub(crate) fn start(world: &Shared, place: Place) -> (Process, Running) {
         metrics: Arc::default(),
     };
     let (stop, stopping) = watch::channel(false);
-    let task = tokio::spawn(run::replica(ctx, fence, stopping));
+    let task = tokio::spawn(run::replica(ctx, fence, stopping, std::time::Duration::ZERO));
     (process, Running { task, stop })
 }
 

@@ -86,7 +86,7 @@ fn operator_among(client: kube::Client, publisher: Publisher, outside: impl Outs
         metrics: Arc::default(),
     };
     let (writer, metrics) = (ctx.writer.clone(), Arc::clone(&ctx.metrics));
-    let task = tokio::spawn(run::replica(ctx, fence, stopping));
+    let task = tokio::spawn(run::replica(ctx, fence, stopping, Duration::ZERO));
     Operator { writer, metrics, task, stop }
 }
 

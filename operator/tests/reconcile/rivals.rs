@@ -87,17 +87,22 @@ async fn who_loses_all_his_domains_has_no_lines_left_while_he_waits_and_is_serve
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_lost_his_domains_goes_with_his_lines() {
-    let (api, _operator) = standing_mesh(json!({})).await;
+    let (api, operator) = standing_mesh(json!({})).await;
     api.refuse("PATCH", COREDNS, 500, "not now", u32::MAX);
     rival(&api, &["weft.mesh"], &["weft.mesh"]);
     until("DomainTaken", &api, || (reason(&api, MESH, "Ready")? == "DomainTaken").then_some(())).await;
     api.edit(SHADOW, |shadow| shadow["metadata"]["ownerReferences"] = json!([]));
     api.delete(MESH);
     assert!(api.get(MESH).is_some() && corefile(&api).contains("weft.mesh:53 {"));
+    // With the operator may go the last who has the right to.
+    two_more_looks(&api, &operator).await;
+    operator.stop.send_replace(true);
+    two_more_looks(&api, &operator).await;
     api.refuse_no_more();
     until("MeshConfig gone", &api, || api.get(MESH).is_none().then_some(())).await;
     assert_eq!(corefile(&api), COREFILE);
     assert!(api.get(SHADOW).is_none());
+    until("its end", &api, || operator.task.is_finished().then_some(())).await;
 }
 
 /// Each would have shadows of the other's, and of the shadows of its own shadows, without end.

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use weft_config::status::{ProxyStatus, Rejection};
+use weft_config::status::ProxyStatus;
 use weft_operator::dns::check::Answer;
 use weft_operator::index::ProxyPod;
 use weft_operator::outside::{Network, Outside};
@@ -17,7 +17,6 @@ use weft_operator::publish::Publisher;
 use weft_operator::reconcile::proxies::Told;
 
 use super::api::ApiServer;
-use super::simulated::paths::slice;
 use super::{
     CART, DAEMONSET, MESH, Operator, a_mesh, cluster, condition, operator, operator_among, reason,
     standing_mesh, two_more_looks, until,
@@ -68,16 +67,6 @@ impl Outside for Proxies {
     }
 }
 
-/// The EndpointSlice of the proxies at `addresses`.
-fn put_slice(api: &ApiServer, addresses: &[IpAddr]) {
-    let endpoint = |address| json!({"addresses": [address], "nodeName": "n", "conditions": {"ready": true}});
-    let endpoints: Vec<_> = addresses.iter().map(endpoint).collect();
-    let object = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"labels": {"kubernetes.io/service-name": "weft-proxy"}},
-        "endpoints": endpoints, "ports": [{"port": 9901, "protocol": "TCP"}]});
-    api.put(&slice("weft-system", "weft-proxy-1"), object);
-}
-
 /// A mesh that is up, whose proxies are `proxies`. It has no Services, so that nobody asks for listen ports.
 async fn mesh_among(proxies: &Proxies, spec: Value) -> (ApiServer, Operator) {
     let (api, client) = cluster().await;
@@ -109,6 +98,10 @@ fn put_pod(api: &ApiServer, name: &str, node: &str, template: &str, waits: Optio
         "spec": {"nodeName": node, "containers": [{"name": "proxy", "image": "proxy:some"}]},
         "status": status(waits)});
     api.put(&format!("{PODS}/{name}"), pod);
+}
+
+fn has_address(api: &ApiServer, pod: &str, address: IpAddr) {
+    api.edit(&format!("{PODS}/{pod}"), |pod| pod["status"]["podIP"] = json!(address));
 }
 
 /// Observes for no time: what is looked at here is the order of things.
@@ -229,19 +222,16 @@ async fn it_is_stopped_by_the_look_that_hears_of_the_trouble() {
     let (api, operator) = mesh_among(&proxies, spec(json!("info"))).await;
     let (_, wanted) = rolling(&api, 2).await;
     put_pod(&api, "new0", "n0", &wanted, None);
-    for (pod, address) in [("old1", OLD), ("new0", NEW)] {
-        api.edit(&format!("{PODS}/{pod}"), |pod| pod["status"]["podIP"] = json!(address));
-    }
-    let rejections = vec![Rejection { resource: "Service shop/cart".into(), reason: "no".into() }];
-    let refuses = ProxyStatus { rejections, ..ProxyStatus::default() };
-    *proxies.says.lock().unwrap() = BTreeMap::from([(OLD, ProxyStatus::default()), (NEW, refuses)]);
+    let fails = ProxyStatus { requests: 100, failures: 40, ..ProxyStatus::default() };
+    *proxies.says.lock().unwrap() = BTreeMap::from([(OLD, ProxyStatus::default()), (NEW, fails)]);
+    has_address(&api, "old1", OLD);
     two_more_looks(&api, &operator).await;
-    // From now on the two are asked.
+    // From now on the new one is asked as well.
     let before = api.writes().len();
-    put_slice(&api, &[OLD, NEW]);
+    has_address(&api, "new0", NEW);
     let held = || (strategy(&api)? == json!({"type": "OnDelete"})).then_some(());
     until("held", &api, held).await;
-    // That a proxy refuses something is said in the status as well, at the end of each look.
+    // The status comes at the end of each look.
     assert_eq!(api.writes()[before], format!("PATCH {DAEMONSET}"), "{:#?}", &api.writes()[before..]);
 }
 
@@ -251,7 +241,10 @@ async fn one_that_is_behind_is_asked_twice_in_a_look_and_one_that_does_not_answe
     let (behind, dead) = (NEW, OLD);
     proxies.says.lock().unwrap().insert(behind, ProxyStatus::default());
     let (api, operator) = mesh_among(&proxies, spec(json!("info"))).await;
-    put_slice(&api, &[behind, dead]);
+    for (name, address) in [("behind", behind), ("dead", dead)] {
+        put_pod(&api, name, "n", &template(&api), None);
+        has_address(&api, name, address);
+    }
     let first = || proxies.asked.lock().unwrap().iter().position(|asked| !asked.is_empty());
     let first = until("asked", &api, first).await;
     two_more_looks(&api, &operator).await;

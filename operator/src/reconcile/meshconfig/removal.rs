@@ -1,6 +1,6 @@
 //! How a MeshConfig goes: what is undone by hand, and in which order.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::ResourceExt;
@@ -19,6 +19,17 @@ const DNS_LEAVES: Duration = Duration::from_secs(45);
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// The same where the namespace is being deleted, after which nothing is left to try with.
 const LAST_TRIES: Duration = Duration::from_secs(4);
+
+/// A removal that is under way.
+pub(super) struct Removal {
+    /// Of which MeshConfig, by its uid.
+    mesh: String,
+    /// Since when, by this leader's own clock. The time in the object is another machine's, and the operator may have been away
+    /// for long.
+    since: Instant,
+    /// It was given up to take the lines out of DNS, and told.
+    is_past_dns: bool,
+}
 
 impl Reconciler {
     /// DNS first, so that nobody is sent to what is about to go; then the shadows. The rest goes by ownerReference.
@@ -48,6 +59,9 @@ impl Reconciler {
     /// Takes the lines out of DNS. `Some`: they are still there, and something may come of waiting.
     async fn dns_out(&self, mesh: &MeshConfig) -> Option<Action> {
         let since = self.removing_for(mesh);
+        if self.removal().as_ref().is_some_and(|removal| removal.is_past_dns) {
+            return None;
+        }
         match self.dns.remove(&self.ctx, &self.with_dns(mesh)).await {
             Ok(true) => {}
             Ok(false) if since < DNS_LEAVES => return Some(Action::requeue(UNDER_WAY)),
@@ -63,6 +77,9 @@ impl Reconciler {
                     "{error}. Remove Weft's lines from the cluster's DNS by hand: what is between weft.mesh marks in a Corefile (of two meshes' blocks the one whose second line names this namespace), a key that begins with weft.mesh in coredns-custom, the mesh domains in kube-dns's stubDomains"
                 );
                 self.event(mesh, EventType::Warning, "DNSNotRemoved", note).await;
+                if let Some(removal) = &mut *self.removal() {
+                    removal.is_past_dns = true;
+                }
             }
         }
         None
@@ -85,14 +102,18 @@ impl Reconciler {
 
     fn removing_for(&self, mesh: &MeshConfig) -> Duration {
         let uid = mesh.uid().unwrap_or_default();
-        let mut removal = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut removal = self.removal();
         match &*removal {
-            Some((known, since)) if *known == uid => since.elapsed(),
+            Some(known) if known.mesh == uid => known.since.elapsed(),
             _ => {
-                *removal = Some((uid, Instant::now()));
+                *removal = Some(Removal { mesh: uid, since: Instant::now(), is_past_dns: false });
                 Duration::ZERO
             }
         }
+    }
+
+    fn removal(&self) -> MutexGuard<'_, Option<Removal>> {
+        self.removal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) async fn let_go(&self, mesh: &MeshConfig) -> Result<Action, ReconcileError> {

@@ -32,11 +32,15 @@ impl Reconciler {
         ours.or(mesh.status.as_ref()).cloned().unwrap_or_default()
     }
 
+    /// What this leader said last, whatever others have made of it.
+    pub(super) fn last_said(&self, mesh: &MeshConfig) -> Option<MeshConfigStatus> {
+        self.said().get(&mesh.uid().unwrap_or_default()).map(|said| said.status.clone())
+    }
+
     /// What the status of our own MeshConfig says of DNS. The lines are this leader's alone, so what it said last counts, however
     /// far behind the watch is.
     pub(super) fn dns_of(&self, mesh: &MeshConfig) -> DnsFound {
-        let said = self.said().get(&mesh.uid().unwrap_or_default()).map(|said| said.status.dns.clone());
-        said.unwrap_or_else(|| self.status_of(mesh).dns)
+        self.last_said(mesh).unwrap_or_else(|| self.status_of(mesh)).dns
     }
 
     /// `mesh` as if its status said that.

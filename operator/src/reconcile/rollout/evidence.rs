@@ -66,7 +66,9 @@ fn failure(pod: &Seen, old: &[&Seen], pace: Pace) -> Option<(String, String)> {
             "" => pace.patience,
             _ => pace.patience / 2,
         };
-        if pod.so_for < patience {
+        // Where the kubelet says nothing, and the old one is not ready either, it may be the node that is away: nothing is lost.
+        let nothing_to_lose = reason.is_empty() && !old.iter().any(|old| old.node == pod.node && old.ready);
+        if pod.so_for < patience || nothing_to_lose {
             return None;
         }
         return match reason {
@@ -77,15 +79,17 @@ fn failure(pod: &Seen, old: &[&Seen], pace: Pace) -> Option<(String, String)> {
     refused(pod, old).or_else(|| silent(pod, old, pace)).or_else(|| failing(pod, old))
 }
 
-/// It refuses what no old one refuses.
+/// It refuses what no old one refuses, nor the one did that it came for.
 fn refused(pod: &Seen, old: &[&Seen]) -> Option<(String, String)> {
     let by_old: Vec<_> = old.iter().filter_map(|old| old.rejections.as_ref()).collect();
     if by_old.is_empty() {
         return None;
     }
+    let known = |resource: &String| {
+        by_old.iter().any(|known| known.contains_key(resource)) || pod.refused_before.contains(resource)
+    };
     let mut refused = pod.rejections.as_ref()?.iter();
-    let (resource, why) =
-        refused.find(|(resource, _)| !by_old.iter().any(|known| known.contains_key(*resource)))?;
+    let (resource, why) = refused.find(|(resource, _)| !known(resource))?;
     Some(("ConfigRejected".to_owned(), format!("it refuses {resource}, which the others take: {why}")))
 }
 
@@ -106,8 +110,10 @@ fn failing(pod: &Seen, old: &[&Seen]) -> Option<(String, String)> {
         return None;
     }
     let others = old.iter().fold(Carried::default(), |sum, old| sum.and(old.carried)).per_thousand();
-    let same_node = old.iter().filter(|old| old.node == pod.node).map(|old| old.carried.per_thousand());
-    let usual = same_node.chain([others, pod.before.per_thousand()]).max().unwrap_or(0);
+    // Where all that call what is broken are on one node, the average of all says little.
+    let counts = |old: &&&Seen| old.node == pod.node || old.carried.requests >= LEAST_REQUESTS;
+    let single = old.iter().filter(counts).map(|old| old.carried.per_thousand());
+    let usual = single.chain([others, pod.before.per_thousand()]).max().unwrap_or(0);
     let now = pod.carried.per_thousand();
     let message = || {
         format!(
@@ -127,6 +133,7 @@ fn tenths(per_thousand: u64) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::collections::BTreeSet;
 
     use super::super::tests::{new, old};
     use super::*;
@@ -174,6 +181,10 @@ mod tests {
         // A node that was restarted after it had its new proxy.
         assert_eq!(why(away("", 90), &elsewhere), None);
         assert_eq!(why(Seen { restarts: 1, ..away("", 90) }, &elsewhere), None);
+        // A node that is away altogether: its old proxy is not ready either, and nobody says why the new one is not.
+        let lost = Seen { ready: false, rejections: None, ..old("a") };
+        assert_eq!(why(away("", 90), &[lost.clone(), old("b")]), None);
+        assert!(why(away("ErrImagePull", 90), &[lost, old("b")]).is_some(), "the kubelet is there");
         // But one that ends again and again is the new proxy's fault.
         assert!(why(Seen { restarts: 2, ..new("a") }, &elsewhere).unwrap().starts_with("CrashLoopBackOff"));
         assert_eq!(why(away("CrashLoopBackOff", 0), &[]), None, "there is nothing left to keep");
@@ -190,6 +201,8 @@ mod tests {
         let alike = refusing(old("b"), "Service shop/cart");
         assert_eq!(why(refusing(new("a"), "Service shop/cart"), std::slice::from_ref(&alike)), None);
         assert!(why(refusing(new("a"), "Service shop/pay"), &[alike]).is_some());
+        let known = Seen { refused_before: BTreeSet::from(["Service shop/cart".to_owned()]), ..new("a") };
+        assert_eq!(why(refusing(known, "Service shop/cart"), &[old("b")]), None, "so did its predecessor");
         let unheard = Seen { rejections: None, ..old("b") };
         assert_eq!(why(refusing(new("a"), "Service shop/cart"), &[unheard]), None, "who knows");
     }
@@ -216,6 +229,10 @@ mod tests {
             assert_eq!(why(with(new("a"), requests, failures), &old), None, "{failures} of {requests}");
         }
         // What the pods of this node call was broken before.
+        // One other proxy fails as much, in a large mesh.
+        let many = |failures| [with(old("b"), 100, failures), with(old("c"), 10_000, 0)];
+        assert_eq!(why(with(new("a"), 100, 40), &many(30)), None);
+        assert!(why(with(new("a"), 100, 40), &many(3)).is_some());
         let before = Carried { requests: 100, failures: 30 };
         assert_eq!(why(Seen { before, ..with(new("a"), 100, 40) }, &[old("b")]), None);
         let beside = [with(old("a"), 100, 40), with(old("b"), 1000, 0)];

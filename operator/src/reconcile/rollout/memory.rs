@@ -1,21 +1,24 @@
 //! What one leader remembers of the proxies from look to look: since when each is as it is, by this machine's clock, and how
 //! much it had carried when the rollout began. A new leader begins to count anew, which costs seconds, not safety.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weft_config::status::ProxyStatus;
+use weft_config::status::{ProxyStatus, Rejection};
 
-use super::{Carried, Seen};
+use super::{Carried, Live, Seen};
 use crate::index::proxy_pods::ProxyFacts;
 use crate::reconcile::proxies::Told;
 
 /// A pod that is not among those looked at is remembered for so long: while a watch is behind, a look at what it shows and one
 /// at what the API server lists follow each other.
 const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// A new proxy that refuses something for so long does not only hear of it before the others do.
+const LASTS: Duration = Duration::from_millis(400);
 
 /// From look to look.
 #[derive(Debug, Default)]
@@ -28,8 +31,16 @@ pub struct Memory {
     pods: HashMap<Arc<str>, Known>,
     /// Something is to be found out, or to be stopped, before the controller goes on by itself.
     pub(in crate::reconcile) hurries: bool,
-    /// What the last old pod of a node had carried in all.
-    before: HashMap<Arc<str>, Carried>,
+    /// Whether the rollout was stopped when it was looked at last.
+    was_stopped: bool,
+    /// What the last old pod of a node had carried in all, and what it refused.
+    before: HashMap<Arc<str>, Before>,
+}
+
+#[derive(Debug, Default)]
+struct Before {
+    carried: Carried,
+    refused: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -43,6 +54,8 @@ struct Known {
     surged: bool,
     /// What it had carried when the rollout began, or when it was heard of first since.
     at_first: Option<Carried>,
+    /// What it refuses, and since when. What is new to all reaches one of them first.
+    refuses_since: BTreeMap<String, Instant>,
 }
 
 /// What the proxies said, by their addresses; `None`: they were asked and did not answer.
@@ -54,23 +67,27 @@ impl Memory {
         self.held_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// The pods as the rollout to the template `wanted` sees them, by what they have just `told`. `holds`: the controller is held.
+    /// The pods as the rollout to the template `wanted` sees them, by what they have just `told`. `live`: what is written.
     pub fn look(
         &mut self,
         now: Instant,
         wanted: &str,
-        holds: bool,
+        live: Option<&Live>,
         pods: &[Arc<ProxyFacts>],
         told: &[Told],
     ) -> Vec<Seen> {
+        let holds = live.is_some_and(|live| live.holds);
+        let is_stopped = live.is_some_and(|live| live.failed.is_some());
+        let is_tried_again = std::mem::replace(&mut self.was_stopped, is_stopped) && !is_stopped;
         let told = told.iter().map(|(pod, status)| (pod.address, status.as_ref())).collect();
         if self.wanted != wanted {
             wanted.clone_into(&mut self.wanted);
             self.held_since = None;
             self.before.clear();
-            for known in self.pods.values_mut() {
-                (known.surged, known.at_first) = (false, None);
-            }
+            self.begin_anew();
+        } else if is_tried_again {
+            // Somebody wants the same once more: what stopped it, and is alone by now, must not do so again.
+            self.begin_anew();
         }
         if !holds {
             self.held_since = None;
@@ -91,6 +108,12 @@ impl Memory {
         old.into_iter().chain(new).collect()
     }
 
+    fn begin_anew(&mut self) {
+        for known in self.pods.values_mut() {
+            (known.surged, known.at_first) = (false, None);
+        }
+    }
+
     fn see(
         &mut self,
         now: Instant,
@@ -109,6 +132,7 @@ impl Memory {
             silent_since: None,
             surged: false,
             at_first: None,
+            refuses_since: BTreeMap::new(),
         });
         known.seen = now;
         if known.ready != pod.ready {
@@ -122,11 +146,22 @@ impl Memory {
             let first = if current { Carried::default() } else { total };
             total.since(*known.at_first.get_or_insert(first))
         });
-        if let (false, Some(total)) = (current, total) {
-            self.before.insert(Arc::clone(&pod.node), total);
-        }
-        let known = &self.pods[&pod.uid];
         let so_long = |since: Instant| now.saturating_duration_since(since);
+        let rejections = said.map(|said| {
+            known.refuses_since.retain(|known, _| said.rejections.iter().any(|one| one.resource == *known));
+            let lasts = |one: &&Rejection| {
+                let since = known.refuses_since.entry(one.resource.clone()).or_insert(now);
+                !current || so_long(*since) >= LASTS
+            };
+            let lasting = said.rejections.iter().filter(lasts);
+            lasting.map(|one| (one.resource.clone(), one.reason.clone())).collect::<BTreeMap<_, _>>()
+        });
+        let (surged, since, silent_since) = (known.surged, known.since, known.silent_since);
+        let before = self.before.entry(Arc::clone(&pod.node)).or_default();
+        if let (false, Some(total)) = (current, total) {
+            before.carried = total;
+            before.refused = rejections.iter().flat_map(BTreeMap::keys).cloned().collect();
+        }
         Seen {
             name: Arc::clone(&pod.name),
             node: Arc::clone(&pod.node),
@@ -134,27 +169,25 @@ impl Memory {
             created: pod.created,
             current,
             leaving: pod.leaving,
-            surged: known.surged,
+            surged,
             ready: pod.ready,
-            so_for: so_long(known.since),
+            so_for: so_long(since),
             trouble: pod.trouble.clone(),
             restarts: pod.restarts,
-            silent_for: known.silent_since.map(so_long).unwrap_or_default(),
-            rejections: said.map(rejections),
+            silent_for: silent_since.map(so_long).unwrap_or_default(),
+            rejections,
             carried: carried.unwrap_or_default(),
-            before: self.before.get(&pod.node).copied().unwrap_or_default(),
+            before: before.carried,
+            refused_before: before.refused.clone(),
         }
     }
-}
-
-fn rejections(status: &ProxyStatus) -> BTreeMap<String, String> {
-    status.rejections.iter().map(|one| (one.resource.clone(), one.reason.clone())).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use k8s_openapi::jiff::Timestamp;
 
+    use super::super::record::Record;
     use super::*;
     use crate::index::ProxyPod;
 
@@ -187,7 +220,7 @@ mod tests {
         let ready = pod("a", "n1", "t1", 1);
         let away = Arc::new(ProxyFacts { ready: false, ..(*ready).clone() });
         let mut so_for = |second, pod: &Arc<ProxyFacts>| {
-            memory.look(at(second), "t1", false, std::slice::from_ref(pod), &[])[0].so_for.as_secs()
+            memory.look(at(second), "t1", None, std::slice::from_ref(pod), &[])[0].so_for.as_secs()
         };
         assert_eq!(so_for(0, &ready), 0);
         assert_eq!(so_for(4, &ready), 4);
@@ -200,18 +233,18 @@ mod tests {
         let (mut memory, now) = (Memory::default(), Instant::now());
         let (old, new) = (pod("old", "n1", "t1", 1), pod("new", "n1", "t2", 2));
         let at_first = [told(1, 1000, 500)];
-        memory.look(now, "t1", false, std::slice::from_ref(&old), &at_first);
-        memory.look(now, "t2", false, std::slice::from_ref(&old), &at_first);
+        memory.look(now, "t1", None, std::slice::from_ref(&old), &at_first);
+        memory.look(now, "t2", None, std::slice::from_ref(&old), &at_first);
         let said = [told(1, 1100, 501), told(2, 40, 3)];
-        let seen = memory.look(now, "t2", false, &[old, Arc::clone(&new)], &said);
+        let seen = memory.look(now, "t2", None, &[old, Arc::clone(&new)], &said);
         assert_eq!(seen[0].carried, Carried { requests: 100, failures: 1 });
         assert_eq!(seen[1].carried, Carried { requests: 40, failures: 3 });
         assert!(seen[1].surged && !seen[0].surged);
         // What the node's proxy before had carried is remembered when it is gone.
-        let seen = memory.look(now, "t2", false, std::slice::from_ref(&new), &said);
+        let seen = memory.look(now, "t2", None, std::slice::from_ref(&new), &said);
         assert_eq!(seen[0].before, Carried { requests: 1100, failures: 501 });
         assert!(seen[0].surged, "it came with the rollout");
-        let seen = memory.look(now, "t3", false, &[new], &said);
+        let seen = memory.look(now, "t3", None, &[new], &said);
         assert!(!seen[0].surged, "that was another rollout");
     }
 
@@ -220,7 +253,7 @@ mod tests {
         let (mut memory, now) = (Memory::default(), Instant::now());
         let old = pod("old", "n1", "t1", 1);
         let mut carried =
-            |told: &[Told]| memory.look(now, "t2", false, std::slice::from_ref(&old), told)[0].carried;
+            |told: &[Told]| memory.look(now, "t2", None, std::slice::from_ref(&old), told)[0].carried;
         assert_eq!(carried(&[]), Carried::default());
         assert_eq!(carried(&[told(1, 1000, 500)]), Carried::default());
         assert_eq!(carried(&[told(1, 1010, 501)]), Carried { requests: 10, failures: 1 });
@@ -232,7 +265,7 @@ mod tests {
         let pods = [Arc::clone(&former), Arc::clone(&bad)];
         let (mut memory, now) = (Memory::default(), Instant::now());
         let surged = |memory: &mut Memory, wanted, pods: &[_]| -> Vec<_> {
-            let seen = memory.look(now, wanted, false, pods, &[]).into_iter().filter(|pod| pod.surged);
+            let seen = memory.look(now, wanted, None, pods, &[]).into_iter().filter(|pod| pod.surged);
             seen.map(|pod| pod.name.to_string()).collect()
         };
         assert_eq!(surged(&mut memory, "t2", &pods), ["bad"]);
@@ -244,12 +277,69 @@ mod tests {
     }
 
     #[test]
+    fn what_stopped_it_does_not_count_when_the_same_is_tried_again() {
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        let (old, new, other) =
+            (pod("old", "n1", "t1", 1), pod("new", "n1", "t2", 2), pod("other", "n2", "t1", 3));
+        let stopped = |stopped: bool| {
+            let record = Record { template: "t2".into(), ..Record::default() };
+            Live { failed: stopped.then_some(record), ..Live::default() }
+        };
+        memory.look(
+            now,
+            "t2",
+            Some(&stopped(false)),
+            &[Arc::clone(&old), Arc::clone(&new), Arc::clone(&other)],
+            &[],
+        );
+        let mut alone = |is_stopped, pods: &[_]| -> Vec<_> {
+            let seen = memory.look(now, "t2", Some(&stopped(is_stopped)), pods, &[]);
+            seen.into_iter().filter(|pod| pod.surged).map(|pod| pod.name.to_string()).collect()
+        };
+        let left = [Arc::clone(&new), Arc::clone(&other)];
+        assert_eq!(alone(false, &left), ["new"]);
+        assert_eq!(alone(true, &left), ["new"]);
+        assert!(alone(false, &left).is_empty(), "the record was taken off");
+        assert_eq!(
+            alone(false, &[old, new, other]),
+            ["new"],
+            "one beside its predecessor is judged as before"
+        );
+    }
+
+    #[test]
+    fn a_refusal_counts_once_it_lasts_and_what_the_node_s_former_proxy_refused_is_remembered() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        let (old, new) = (pod("old", "n1", "t1", 1), pod("new", "n1", "t2", 2));
+        let refuses = |last: u8, resource: &str| {
+            let (pod, status) = told(last, 0, 0);
+            let rejections = vec![Rejection { resource: resource.to_owned(), reason: "no".into() }];
+            (pod, status.map(|status| ProxyStatus { rejections, ..status }))
+        };
+        let mut look = |millis, pods: &[_], told: &[Told]| {
+            let seen = memory.look(start + Duration::from_millis(millis), "t2", None, pods, told);
+            let of = |pod: &Seen| pod.rejections.clone().unwrap_or_default().into_keys().collect::<Vec<_>>();
+            (seen.iter().map(of).collect::<Vec<_>>(), seen.last().unwrap().refused_before.clone())
+        };
+        let both = [Arc::clone(&old), Arc::clone(&new)];
+        let (said, _) = look(0, &both, &[refuses(1, "a"), refuses(2, "b")]);
+        assert_eq!(said, [vec!["a".to_owned()], vec![]], "the old one's counts at once");
+        let (said, before) = look(500, &both, &[refuses(1, "a"), refuses(2, "b")]);
+        assert_eq!(said, [["a"], ["b"]]);
+        assert_eq!(before, BTreeSet::from(["a".to_owned()]));
+        let (_, before) = look(600, std::slice::from_ref(&new), &[refuses(2, "b")]);
+        assert_eq!(before, BTreeSet::from(["a".to_owned()]), "it is gone");
+        let (said, _) = look(700, std::slice::from_ref(&new), &[refuses(2, "c")]);
+        assert_eq!(said, [[""; 0]]);
+    }
+
+    #[test]
     fn silence_counts_from_the_first_question_without_an_answer() {
         let (mut memory, start) = (Memory::default(), Instant::now());
         let one = pod("a", "n1", "t1", 1);
         let mut silent = |seconds, told: &[Told]| {
             let now = start + Duration::from_secs(seconds);
-            memory.look(now, "t1", false, std::slice::from_ref(&one), told)[0].silent_for.as_secs()
+            memory.look(now, "t1", None, std::slice::from_ref(&one), told)[0].silent_for.as_secs()
         };
         let mute = || vec![(told(1, 0, 0).0, None)];
         assert_eq!(silent(0, &[]), 0, "not asked yet");
@@ -264,7 +354,7 @@ mod tests {
         let (mut memory, start) = (Memory::default(), Instant::now());
         let (old, new) = (pod("old", "n1", "t1", 1), pod("new", "n1", "t2", 2));
         let mut look = |seconds, pods: &[Arc<ProxyFacts>]| {
-            let seen = memory.look(start + Duration::from_secs(seconds), "t2", false, pods, &[]);
+            let seen = memory.look(start + Duration::from_secs(seconds), "t2", None, pods, &[]);
             seen.last().map(|pod| (pod.surged, pod.so_for.as_secs()))
         };
         assert_eq!(look(0, &[Arc::clone(&old), Arc::clone(&new)]), Some((true, 0)));
@@ -280,7 +370,8 @@ mod tests {
         let (mut memory, start) = (Memory::default(), Instant::now());
         let mut held = |seconds, wanted: &str, holds| {
             let now = start + Duration::from_secs(seconds);
-            memory.look(now, wanted, holds, &[], &[]);
+            let live = Live { holds, ..Live::default() };
+            memory.look(now, wanted, Some(&live), &[], &[]);
             memory.held_for(now).as_secs()
         };
         assert_eq!(held(0, "t1", true), 0);

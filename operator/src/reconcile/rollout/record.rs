@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub const ANNOTATION: &str = "weft.mesh/rollout-failed";
 
 /// Why a rollout was stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The template that failed.
     pub template: String,

@@ -98,7 +98,7 @@ fn a_new_proxy_counts_once_it_is_alone_and_has_proven_itself() {
     assert_eq!(with(&two).strategy, Strategy::Roll(2), "one that drains is as good as gone");
     assert_eq!(with(&[young, new("i")]).strategy, Strategy::Roll(1));
     assert_eq!(with(&[new("a"), old("a"), new("i")]).strategy, Strategy::Roll(1));
-    assert_eq!(with(&two).stage, Stage::Rolling { updated: 2, nodes: 9 });
+    assert_eq!(with(&two).stage, Stage::Rolling { updated: 2, nodes: 9, lost: 0 });
     assert_eq!(with(&[leaving]).served, 7);
 }
 
@@ -130,6 +130,24 @@ fn a_failure_is_kept_until_the_template_changes() {
     let written = Live { template: "t1".into(), failed: None, ..live };
     let done = decide(Some(&written), "t1", &[new("a"), new("b")], PACE, Duration::ZERO);
     assert_eq!((done.strategy, done.stage), (Strategy::Roll(1), Stage::Complete));
+}
+
+#[test]
+fn a_node_that_is_away_holds_nothing_up_and_is_not_looked_at_all_the_time() {
+    let away = |seen: Seen| Seen { ready: false, rejections: None, ..seen };
+    let [was, comes] = [away(old("a")), away(new("a"))];
+    let young = Seen { so_for: Duration::from_secs(59), ..comes.clone() };
+    let decided = |pods: &[Seen]| decide(Some(&live(3)), "t2", pods, PACE, Duration::ZERO);
+    assert_eq!(decided(&[was.clone(), young, old("b"), old("c")]).strategy, Strategy::Roll(1));
+    let beside = decided(&[was.clone(), comes.clone(), old("b"), old("c")]);
+    assert_eq!(beside.strategy, Strategy::Roll(2), "the controller counts it");
+    assert!(beside.is_under_way());
+    let last = decided(&[was.clone(), comes.clone(), new("b"), new("c")]);
+    assert_eq!(last.stage, Stage::Rolling { updated: 2, nodes: 3, lost: 1 });
+    assert!(!last.is_under_way());
+    // What the kubelet or the scheduler says is another matter.
+    let told = Seen { trouble: Some(("ErrImagePull".into(), "no".into())), ..comes };
+    assert!(decided(&[was, told, old("b"), old("c")]).failed().is_some());
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub(super) fn desired(
     };
     let mut spec = json!({
         "type": "ClusterIP",
+        "internalTrafficPolicy": "Cluster",
         "selector": daemonset::selector(),
         "ports": ports.iter().map(port).collect::<Vec<_>>(),
     });
@@ -93,6 +94,11 @@ mod tests {
         let mut live = value;
         live["spec"]["clusterIP"] = json!("10.96.0.7");
         live["spec"]["sessionAffinity"] = json!("None");
+        for (field, edited) in [("type", "LoadBalancer"), ("internalTrafficPolicy", "Local")] {
+            let mut live = live.clone();
+            live["spec"][field] = json!(edited);
+            assert_ne!(fingerprint(&serde_json::from_value(live).unwrap()), ours, "{field}");
+        }
         live["metadata"]["labels"]["somebody.else/label"] = json!("x");
         assert_eq!(fingerprint(&serde_json::from_value(live.clone()).unwrap()), ours);
         live["spec"]["selector"]["app.kubernetes.io/name"] = json!("hijacked");

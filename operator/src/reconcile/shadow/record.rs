@@ -47,5 +47,5 @@ struct Listed {
 /// Whoever may hold a listen port: the proxies as their endpoints tell, and as their pods do. Endpoints go with the proxies'
 /// Service, which somebody may delete, and come after the pods.
 pub(super) async fn holders(ctx: &Context) -> kube::Result<Vec<ProxyPod>> {
-    Ok(ctx.index.holders(listed::proxies(ctx).await?))
+    Ok(ctx.index.proxies_and(listed::proxies(ctx).await?))
 }

@@ -102,7 +102,7 @@ fn people_read_how_it_stands() {
     };
     let in_sync = [told("node1", "d", false), told("node2", "d", false)];
     let rollout = |stage| Decision { strategy: Strategy::Hold, stage, served: 2 };
-    let half = rollout(Stage::Rolling { updated: 1, nodes: 2 });
+    let half = rollout(Stage::Rolling { updated: 1, nodes: 2, lost: 0 });
     let paused = rollout(Stage::Paused(record()));
     let mut text = String::new();
     for (title, summary) in [
