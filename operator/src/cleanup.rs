@@ -150,6 +150,10 @@ impl Cleanup<'_> {
 
 async fn list(client: &Client, namespace: &str) -> Result<Vec<MeshConfig>, CleanupError> {
     let api: Api<MeshConfig> = Api::namespaced(client.clone(), namespace);
-    let list = api.list(&ListParams::default()).await;
-    Ok(list.map_err(|error| CleanupError::Api("MeshConfigs", namespace.to_owned(), error))?.items)
+    match api.list(&ListParams::default()).await {
+        Ok(list) => Ok(list.items),
+        // With the definition somebody has deleted all there were.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(CleanupError::Api("MeshConfigs", namespace.to_owned(), error)),
+    }
 }

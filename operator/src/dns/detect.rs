@@ -100,7 +100,12 @@ pub fn detect(facts: &Facts) -> Result<Found, DetectError> {
         Kind::KubeDns if facts.forbidden.contains(KUBE_DNS) => {
             return Err(DetectError::Forbidden(facts.asked.namespace.clone(), KUBE_DNS.to_owned()));
         }
-        Kind::KubeDns => Server::KubeDns { resolver: resolver(facts)? },
+        Kind::KubeDns => {
+            if let Some(domain) = facts.domains.iter().find(|domain| leads_elsewhere(facts, domain)) {
+                return Err(DetectError::Taken(namespace.to_owned(), KUBE_DNS.to_owned(), domain.clone()));
+            }
+            Server::KubeDns { resolver: resolver(facts)? }
+        }
     };
     let image = workload.and_then(|workload| match server {
         Server::CoreDns { .. } => workload.image("coredns"),
@@ -109,6 +114,12 @@ pub fn detect(facts: &Facts) -> Result<Found, DetectError> {
     let version = image.and_then(Version::of_image);
     let cache = cache(facts, &server)?;
     Ok(Found { server, version, service: (namespace.to_owned(), service.to_owned()), address, cache })
+}
+
+/// Whether kube-dns is told to ask somebody else for `domain`.
+fn leads_elsewhere(facts: &Facts, domain: &str) -> bool {
+    let text = data(facts, KUBE_DNS, STUB_DOMAINS);
+    text.is_some_and(|text| stubs::is_anothers(text, domain, facts.resolver))
 }
 
 fn openshift(facts: &Facts) -> Result<Found, DetectError> {
@@ -146,6 +157,10 @@ fn kind(facts: &Facts, workload: Option<&Workload>) -> Kind {
     if runs("coredns") {
         Kind::CoreDns
     } else if runs("kube-dns") || runs("kubedns") {
+        Kind::KubeDns
+    } else if facts.behind.is_empty() && is_kube_dns(&facts.told) && facts.config_maps.contains_key(KUBE_DNS)
+    {
+        // None of its pods is ready: that makes it no other DNS, whatever else is configured.
         Kind::KubeDns
     } else if named("coredns")
         || facts::corefiles(&facts.asked).into_iter().any(|name| data(facts, name, COREFILE).is_some())
@@ -289,11 +304,8 @@ fn cache(facts: &Facts, server: &Server) -> Result<Option<Cache>, DetectError> {
     }
     not_taken(facts, name, &rest)?;
     // It serves stub domains with server blocks that it writes itself.
-    let stubs = data(facts, KUBE_DNS, STUB_DOMAINS)
-        .filter(|_| mounts.iter().any(|mount| mount.config_map == KUBE_DNS));
-    if let Some(domain) =
-        facts.domains.iter().find(|domain| stubs.is_some_and(|text| stubs::has(text, domain)))
-    {
+    let reads_stubs = mounts.iter().any(|mount| mount.config_map == KUBE_DNS);
+    if let Some(domain) = facts.domains.iter().find(|domain| reads_stubs && leads_elsewhere(facts, domain)) {
         return Err(DetectError::Taken(namespace.clone(), KUBE_DNS.to_owned(), domain.clone()));
     }
     if super::block::of_node_cache(&rest, &facts.domains, &facts.cluster_domain).is_none() {

@@ -44,6 +44,8 @@ pub struct Facts {
     pub openshift: Option<IpAddr>,
     /// Names of the Deployments and DaemonSets whose ready pods are behind the Service.
     pub behind: BTreeSet<String>,
+    /// The DNS that was found last, as the status names it; empty: none was.
+    pub told: String,
     /// The `ConfigMaps` that there are of [`config_maps`].
     pub config_maps: ConfigMaps,
     /// Those that we may not read.

@@ -88,6 +88,11 @@ pub fn has(text: &str, domain: &str) -> bool {
     object(text).is_ok_and(|all| all.contains_key(domain))
 }
 
+/// Whether `text` sends `domain` to somebody who is not `resolver`.
+pub fn is_anothers(text: &str, domain: &str, resolver: Resolver) -> bool {
+    object(text).is_ok_and(|all| all.get(domain).is_some_and(|to| !resolver.has(to)))
+}
+
 fn object(text: &str) -> Result<Map<String, Value>, StubsError> {
     serde_json::from_str(text).map_err(|error| StubsError::NotAnObject(error.to_string()))
 }

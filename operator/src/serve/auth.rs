@@ -6,6 +6,8 @@ use kube::{Api, Client};
 use tonic::{Request, Status};
 use weft_config::contract::{PROXY_SERVICE_ACCOUNT, TOKEN_AUDIENCE};
 
+use crate::apply::in_time;
+
 /// In a bound token's extra fields: the node of the pod it was made for (KEP-4193).
 const NODE_EXTRA: &str = "authentication.kubernetes.io/node-name";
 
@@ -27,7 +29,7 @@ pub async fn authenticate<T>(
         spec: TokenReviewSpec { audiences: Some(vec![TOKEN_AUDIENCE.to_owned()]), token: token.to_owned() },
         ..TokenReview::default()
     };
-    let reviewed = Api::all(client.clone()).create(&PostParams::default(), &review).await;
+    let reviewed = in_time(Api::all(client.clone()).create(&PostParams::default(), &review)).await;
     // Not "permission denied": the proxy should come again when the API server is back. Why it is away is not for callers that
     // nobody knows yet.
     let reviewed = reviewed.map_err(|error| {

@@ -66,8 +66,10 @@ pub fn after_it_broke(error: &Error, session: &Session, request: &mut Request) -
     let repeatable =
         theirs && downstream.response_written().is_none() && !downstream.retry_buffer_truncated();
     if theirs && was_not_processed(error) {
-        // No failure: the endpoint takes nothing more on this connection.
-        return repeatable && request.may_try_again();
+        // No failure: the endpoint takes nothing more on this connection. Once that is nothing to pay for; an endpoint that refuses
+        // everything must not multiply what comes.
+        let afforded = |target: &Target| request.tries() <= 1 || target.http.budget.take();
+        return repeatable && request.may_try_again() && request.target.as_ref().is_some_and(afforded);
     }
     if theirs {
         request.endpoint_failed();

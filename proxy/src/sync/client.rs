@@ -22,6 +22,9 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// its node is noticed before Kubernetes takes its other pods out of the `EndpointSlices`, which is news to be had.
 const ASK: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an operator may take to let us in: where a thousand proxies come at once they wait for each other. One that cannot ask
+/// the API server who we are may answer all else; another can, perhaps.
+const LET_IN: Duration = Duration::from_secs(30);
 
 /// Why a stream did not come to be, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,8 @@ pub(super) enum StreamError {
     Refused(#[from] tonic::Status),
     #[error(transparent)]
     Drift(#[from] Drift),
+    #[error("the operator has not let us in for {} s", LET_IN.as_secs())]
+    NotLetIn,
     #[error("the operator ended the stream")]
     Ended,
 }
@@ -65,7 +70,8 @@ pub(super) async fn follow(sync: &mut Sync, operator: &Operator) -> Result<(), S
     send(&answers, Message::Hello(hello)).await?;
     let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
     request.metadata_mut().insert("authorization", bearer);
-    let response = client.stream(request).await?;
+    let response =
+        tokio::time::timeout(LET_IN, client.stream(request)).await.map_err(|_| StreamError::NotLetIn)??;
     let pod = response.metadata().get(OPERATOR_METADATA).and_then(|pod| pod.to_str().ok());
     pod.unwrap_or_default().clone_into(&mut sync.operator);
     let mut updates = response.into_inner();

@@ -11,8 +11,9 @@ use weft_config::ServiceId;
 use weft_config::contract::DNS_SERVICE;
 use weft_crds::MeshConfig;
 
-use super::memory::{Memory, Missing, Pods};
+use super::memory::{Memory, Pods};
 use super::{DnsError, Seen, told_last};
+use crate::apply::in_time;
 use crate::context::Context;
 use crate::dns::facts::{self, Facts, NODE_CACHES, OPENSHIFT_NAMESPACE, OPENSHIFT_SERVICE, Workload};
 use crate::dns::stubs::Resolver;
@@ -40,6 +41,7 @@ pub(super) async fn gather(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory
         services,
         openshift: address(OPENSHIFT_NAMESPACE, OPENSHIFT_SERVICE),
         behind: behind.keys().cloned().collect(),
+        told: told_last(mesh).provider,
         asked,
         ..Facts::default()
     };
@@ -47,19 +49,23 @@ pub(super) async fn gather(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory
     let caches: BTreeSet<String> =
         NODE_CACHES.into_iter().filter(|name| maps.contains_key(*name)).map(ToOwned::to_owned).collect();
     let known = memory.pods(&facts.behind, &caches).cloned();
+    let mut in_doubt = None;
     let pods = if let Some(pods) = known {
         pods
     } else {
-        let pods = pods(ctx, &facts, &behind, caches).await;
-        memory.remember(pods.clone());
+        let (pods, unread) = pods(ctx, &facts, &behind, caches).await;
+        if unread.is_none() {
+            memory.remember(pods.clone());
+        }
+        in_doubt = unread;
         pods
     };
     facts.workloads = pods.workloads;
     facts.no_cache = pods.no_cache;
-    Ok(Seen { facts, maps })
+    Ok(Seen { facts, maps, in_doubt })
 }
 
-/// The `ConfigMaps` that there are; what there is not, or may not be read, is not asked for each time.
+/// The `ConfigMaps` that there are; what may not be read is not asked for each time.
 async fn config_maps(
     ctx: &Context,
     facts: &mut Facts,
@@ -69,24 +75,19 @@ async fn config_maps(
     let names: Vec<_> = facts::config_maps(&facts.asked).into_iter().map(ToOwned::to_owned).collect();
     let mut maps = BTreeMap::new();
     for name in names {
-        let missing = match memory.missing(&name) {
-            Some(missing) => missing,
-            None => match ctx.writer.read::<ConfigMap>(&namespace, &name).await {
+        if !memory.is_forbidden(&name) {
+            match ctx.writer.read::<ConfigMap>(&namespace, &name).await {
                 Ok(Some(map)) => {
                     facts.config_maps.insert(name.clone(), map.data.clone().unwrap_or_default());
                     maps.insert(name, map);
                     continue;
                 }
-                Ok(None) => memory.note_missing(&name, Missing::Absent),
-                Err(Error::Api(status)) if status.code == 403 => {
-                    memory.note_missing(&name, Missing::Forbidden)
-                }
+                Ok(None) => continue,
+                Err(Error::Api(status)) if status.code == 403 => memory.note_forbidden(&name),
                 Err(error) => return Err(DnsError::Read(namespace, name, error)),
-            },
-        };
-        if missing == Missing::Forbidden {
-            facts.forbidden.insert(name);
+            }
         }
+        facts.forbidden.insert(name);
     }
     Ok(maps)
 }
@@ -109,38 +110,44 @@ fn behind(ctx: &Context, namespace: &str, service: &str) -> BTreeMap<String, boo
     owners.collect()
 }
 
-/// What the pods run. That is good to know, not needed: what may not be read is left out.
+/// What the pods run, and why that is not known. What there is not, or may not be read, is left out: that is good to know, not
+/// needed. What merely could not be read this time is another matter: without it something else would be decided.
 async fn pods(
     ctx: &Context,
     facts: &Facts,
     behind: &BTreeMap<String, bool>,
     caches: BTreeSet<String>,
-) -> Pods {
+) -> (Pods, Option<DnsError>) {
     let namespace = &facts.asked.namespace;
     let deployments: Api<Deployment> = Api::namespaced(ctx.client.clone(), namespace);
     let daemon_sets: Api<DaemonSet> = Api::namespaced(ctx.client.clone(), namespace);
     let mut pods = Pods { behind: facts.behind.clone(), ..Pods::default() };
+    let mut in_doubt = None;
+    let mut note = |name: &str, error: Error| {
+        tracing::debug!(namespace, name, %error, "what the DNS pods run is not known");
+        if !matches!(&error, Error::Api(status) if status.code == 403) {
+            in_doubt = Some(DnsError::Workload(namespace.clone(), name.to_owned(), error));
+        }
+    };
     for (name, deployment) in behind {
         let template = if *deployment {
-            deployments.get_opt(name).await.map(|found| found.map(|found| found.spec.template))
+            in_time(deployments.get_opt(name)).await.map(|found| found.map(|found| found.spec.template))
         } else {
-            daemon_sets.get_opt(name).await.map(|found| found.map(|found| found.spec.template))
+            in_time(daemon_sets.get_opt(name)).await.map(|found| found.map(|found| found.spec.template))
         };
         match template {
             Ok(Some(template)) => drop(pods.workloads.insert(name.clone(), Workload::of(&template))),
             Ok(None) => {}
-            Err(error) => tracing::debug!(namespace, name, %error, "what the DNS pods run is not known"),
+            Err(error) => note(name, error),
         }
     }
     for name in &caches {
-        match daemon_sets.get_opt(name).await {
+        match in_time(daemon_sets.get_opt(name)).await {
             Ok(Some(found)) => drop(pods.workloads.insert(name.clone(), Workload::of(&found.spec.template))),
             Ok(None) => drop(pods.no_cache.insert(name.clone())),
-            Err(error) => {
-                tracing::debug!(namespace, name, %error, "whether there is a NodeLocal DNSCache is not known");
-            }
+            Err(error) => note(name, error),
         }
     }
     pods.caches = caches;
-    pods
+    (pods, in_doubt)
 }

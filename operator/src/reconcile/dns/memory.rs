@@ -13,7 +13,7 @@ use crate::dns::fight::Fight;
 
 /// How long DNS servers may take: the kubelet's update of a `ConfigMap` and the server's next look are a minute or so.
 const IN_TIME: Duration = Duration::from_secs(120);
-/// When it is looked again for what was not there.
+/// When it is looked again for what could not be had.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// When what DNS pods run is read again.
 const READ_AGAIN: Duration = Duration::from_secs(120);
@@ -26,7 +26,8 @@ pub(super) struct Memory {
     /// For whichever MeshConfig.
     pub(super) lines: Lines,
     fights: BTreeMap<String, Round>,
-    missing: BTreeMap<String, (Instant, Missing)>,
+    /// `ConfigMaps` that may not be read, and since when that is known.
+    forbidden: BTreeMap<String, Instant>,
     pods: Option<(Instant, Pods)>,
     behind_since: Option<Instant>,
 }
@@ -48,13 +49,6 @@ pub(super) enum Lines {
 pub(super) struct Round {
     pub(super) fight: Fight,
     pub(super) message: String,
-}
-
-/// Why a `ConfigMap` cannot be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missing {
-    Absent,
-    Forbidden,
 }
 
 /// What the DNS pods run.
@@ -83,7 +77,7 @@ impl Memory {
 
     /// The next look goes by nothing that is remembered.
     pub(super) fn look_everywhere(&mut self) {
-        self.missing.clear();
+        self.forbidden.clear();
         self.pods = None;
     }
 
@@ -91,20 +85,17 @@ impl Memory {
         self.fights.entry(config_map.to_owned()).or_default()
     }
 
-    /// Our lines in `config_map` are other ones now.
-    pub(super) fn wrote(&mut self, config_map: &str) {
-        self.missing.remove(config_map);
+    /// Our lines are other ones now.
+    pub(super) fn wrote(&mut self) {
         self.behind_since = None;
     }
 
-    pub(super) fn missing(&self, config_map: &str) -> Option<Missing> {
-        let (since, missing) = self.missing.get(config_map)?;
-        (since.elapsed() < LOOK_AGAIN).then_some(*missing)
+    pub(super) fn is_forbidden(&self, config_map: &str) -> bool {
+        self.forbidden.get(config_map).is_some_and(|since| since.elapsed() < LOOK_AGAIN)
     }
 
-    pub(super) fn note_missing(&mut self, config_map: &str, missing: Missing) -> Missing {
-        self.missing.insert(config_map.to_owned(), (Instant::now(), missing));
-        missing
+    pub(super) fn note_forbidden(&mut self, config_map: &str) {
+        self.forbidden.insert(config_map.to_owned(), Instant::now());
     }
 
     /// What the DNS pods run, if that was read lately of just these.
@@ -154,7 +145,7 @@ mod tests {
         let well = DnsState::Configured("CoreDNS", "well".into());
         assert_eq!(memory.in_time(well.clone(), now + IN_TIME), well);
         assert_eq!(memory.in_time(waits(), now + IN_TIME), waits(), "the time begins anew");
-        memory.wrote("coredns");
+        memory.wrote();
         assert_eq!(memory.in_time(waits(), now + 2 * IN_TIME), waits(), "as it does with other lines");
     }
 

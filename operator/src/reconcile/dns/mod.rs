@@ -51,6 +51,8 @@ pub enum DnsState {
     ByHand(String),
     /// Somebody else undoes our lines.
     Conflict(String),
+    /// Every domain that is asked for is another mesh's; why lines of ours are in DNS all the same, if they are.
+    NoDomain(Option<String>),
     /// It cannot be done.
     Failed(String),
 }
@@ -58,7 +60,10 @@ pub enum DnsState {
 impl DnsState {
     /// What failed, if it is worth trying again soon.
     pub fn failure(&self) -> Option<&str> {
-        if let Self::Failed(why) = self { Some(why) } else { None }
+        match self {
+            Self::Failed(why) | Self::NoDomain(Some(why)) => Some(why),
+            _ => None,
+        }
     }
 }
 
@@ -80,6 +85,9 @@ pub enum DnsError {
     /// It could not be read.
     #[error("ConfigMap {0}/{1}: {said}", said = plain(.2))]
     Read(String, String, kube::Error),
+    /// What the DNS is made of could not be read.
+    #[error("what the DNS pods of {1} in namespace {0} run cannot be read: {said}", said = plain(.2))]
+    Workload(String, String, kube::Error),
     /// The right to it went before our lines.
     #[error(
         "ConfigMap {0}/{1} may not be read or written any more, and may have Weft's lines, since not every DNS pod says that it knows no mesh domain: give the operator the right back (the chart's values dns.manage, dns.provider, dns.namespace and dns.configMap as they were) until DNSConfigured says Manual, or take the lines out by hand"
@@ -117,11 +125,21 @@ pub struct Keeper {
 struct Seen {
     facts: Facts,
     maps: BTreeMap<String, ConfigMap>,
+    /// Why what the DNS pods run is not known. Who only takes lines out need not know.
+    in_doubt: Option<DnsError>,
 }
 
 impl Keeper {
     /// Keeps the lines as they should be and says how far they have come.
     pub async fn keep(&self, ctx: &Context, mesh: &MeshConfig) -> Standing {
+        if mesh.spec.domains.is_empty() {
+            return match self.withdraw(ctx, mesh).await {
+                Ok(found) => Standing { found, state: DnsState::NoDomain(None) },
+                Err(error) => {
+                    Standing { found: told_last(mesh), state: DnsState::NoDomain(Some(error.to_string())) }
+                }
+            };
+        }
         let memory = &mut *self.memory.lock().await;
         memory.is_about(mesh);
         if mesh.spec.dns.provider == DnsProvider::None {
@@ -172,6 +190,9 @@ async fn tell(
     told: &mut DnsFound,
 ) -> Result<DnsState, DnsError> {
     let mut seen = gather::gather(ctx, mesh, memory).await?;
+    if let Some(in_doubt) = seen.in_doubt.take() {
+        return Err(in_doubt);
+    }
     let (found, taken) = detect_without_taken(&mut seen.facts)?;
     let domains = std::mem::take(&mut seen.facts.domains);
     let before = std::mem::take(told);
@@ -268,7 +289,7 @@ async fn settle(
         }
     }
     memory.fight(name).fight.wrote(places::ours(name, &data, &ctx.namespace, resolver), now);
-    memory.wrote(name);
+    memory.wrote();
     Ok(None)
 }
 
@@ -299,7 +320,8 @@ async fn write(
             object: format!("ConfigMap {namespace}/{name}"),
             source,
         })?;
-        ctx.writer.apply_unseen(&map).await?;
+        // Not by force: somebody may have made it a moment ago.
+        ctx.writer.apply_new(&map).await?;
         tracing::info!(namespace, name, "ConfigMap made for the mesh domains");
         return Ok(());
     };

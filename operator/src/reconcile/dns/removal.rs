@@ -14,6 +14,7 @@ use crate::dns::check::Answer;
 use crate::dns::detect::{self, Found, STUB_DOMAINS, Server};
 use crate::dns::facts::{Facts, KUBE_DNS};
 use crate::dns::{places, stubs};
+use crate::index::claims::is_kept;
 use crate::reconcile::status::{DNS_CONFIGURED, MANUAL, condition};
 
 /// What the status calls a DNS that is left alone.
@@ -36,7 +37,7 @@ impl Keeper {
         Ok(!ask(ctx, mesh, &asked).await.iter().any(|(_, _, answer)| *answer == Answer::Configured))
     }
 
-    /// Takes out what may be there of a MeshConfig that is not served any more; says what its status tells of DNS then. Once
+    /// Takes out what may be there of a MeshConfig that has no domain any more; says what its status tells of DNS then. Once
     /// they are out they stay out: nobody else writes them.
     pub async fn withdraw(&self, ctx: &Context, mesh: &MeshConfig) -> Result<DnsFound, DnsError> {
         let are_out = self.memory.lock().await.lines == Lines::Out;
@@ -74,7 +75,9 @@ pub(super) async fn leave_alone(
     mesh: &MeshConfig,
     memory: &mut Memory,
 ) -> Result<(), DnsError> {
-    if is_left_alone(mesh) && memory.lines != Lines::MayStand {
+    // One that nothing was ever done for has no lines either; what looks like ours may be what its user has added already.
+    let is_new = !is_kept(mesh) && told_last(mesh) == DnsFound::default();
+    if (is_left_alone(mesh) || is_new) && memory.lines != Lines::MayStand {
         return Ok(());
     }
     take_out(ctx, mesh, memory).await.map(drop)

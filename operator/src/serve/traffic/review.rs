@@ -10,6 +10,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 use super::front_proxy::Caller;
+use crate::apply::in_time;
 use crate::traffic::{GROUP, VERSION};
 
 /// How long an answer is kept.
@@ -62,7 +63,7 @@ impl Reviews {
             return Ok(*allowed);
         }
         let review = Api::<SubjectAccessReview>::all(self.client.clone());
-        let reviewed = review.create(&PostParams::default(), &question(caller, attributes)).await?;
+        let reviewed = in_time(review.create(&PostParams::default(), &question(caller, attributes))).await?;
         let allowed = reviewed.status.is_some_and(|status| status.allowed);
         let mut kept = self.lock();
         if kept.len() >= MOST {
