@@ -78,7 +78,9 @@ impl Cleanup<'_> {
             let (client, namespace, me) =
                 (self.client.clone(), self.namespace.to_owned(), self.me.to_owned());
             tokio::spawn(async move {
-                lease::take_part(client, &namespace, lease::NAME, &me, fence, leading_set, stopping).await;
+                let contact = lease::Contact::default();
+                lease::take_part(client, &namespace, lease::NAME, &me, fence, contact, leading_set, stopping)
+                    .await;
             })
         };
         let at_work = leading.clone();
@@ -144,6 +146,7 @@ impl Cleanup<'_> {
             proxy_image: "".into(),
             smi_metrics: false,
             metrics: std::sync::Arc::default(),
+            contact: lease::Contact::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use kube::Client;
 
 use crate::apply::Writer;
 use crate::index::Index;
+use crate::lease::Contact;
 use crate::outside::Outside;
 use crate::publish::Publisher;
 use crate::serve::metrics::Metrics;
@@ -31,6 +32,8 @@ pub struct Context {
     pub proxy_image: Arc<str>,
     /// Whether the traffic metrics API is served.
     pub smi_metrics: bool,
+    /// Whether the API server is heard of.
+    pub contact: Contact,
     /// The series.
     pub metrics: Arc<Metrics>,
 }

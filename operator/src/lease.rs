@@ -6,6 +6,7 @@
 //! resourceVersion as a precondition, so that of several only one succeeds. It watches the record, and asks for it only when a
 //! write of its own was refused. See docs/decisions/0020-never-two-writers.md.
 
+mod contact;
 mod fence;
 mod record;
 
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::client::UNACKNOWLEDGED;
 use crate::watches;
+pub use contact::Contact;
 pub use fence::Fence;
 use record::{Decision, Record, give_back, holder};
 
@@ -43,13 +45,16 @@ pub(crate) const WRITE: Duration = Duration::from_secs(2);
 /// A write has landed so long after it began, or never does; whatever has become of the process that made it.
 pub(crate) const LANDS_WITHIN: Duration = WRITE.saturating_add(UNACKNOWLEDGED);
 
-/// Takes part in the election as `me` until `stop`; `leading` says how it stands. On `stop` a leader gives the Lease back.
+/// Takes part in the election as `me` until `stop`; `leading` says how it stands, `contact` whether there is anybody to take part
+/// with. On `stop` a leader gives the Lease back.
+#[allow(clippy::too_many_arguments, reason = "who, where, and three ways to say how it stands")]
 pub async fn take_part(
     client: Client,
     namespace: &str,
     name: &str,
     me: &str,
     fence: Fence,
+    contact: Contact,
     leading: watch::Sender<bool>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -57,7 +62,7 @@ pub async fn take_part(
     let named = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = pin!(watches::objects(api.clone(), named));
     let mut listed = None;
-    let mut candidate = Candidate::new(api, name, me, fence);
+    let mut candidate = Candidate::new(api, name, me, fence, contact);
     loop {
         let next = candidate.next();
         tokio::select! {
@@ -99,6 +104,7 @@ struct Candidate<'a> {
     name: &'a str,
     me: &'a str,
     fence: Fence,
+    contact: Contact,
     record: Record,
     /// When the leader renews next.
     renew_at: Instant,
@@ -107,9 +113,9 @@ struct Candidate<'a> {
 }
 
 impl<'a> Candidate<'a> {
-    fn new(api: Api<Lease>, name: &'a str, me: &'a str, fence: Fence) -> Self {
+    fn new(api: Api<Lease>, name: &'a str, me: &'a str, fence: Fence, contact: Contact) -> Self {
         let now = Instant::now();
-        Self { api, name, me, fence, record: Record::default(), renew_at: now, not_before: now }
+        Self { api, name, me, fence, contact, record: Record::default(), renew_at: now, not_before: now }
     }
 
     /// When there is something to do, unless the record changes before.
@@ -132,6 +138,7 @@ impl<'a> Candidate<'a> {
             Event::InitDone => self.note(listed.take()),
             Event::Apply(lease) => self.note(Some(lease)),
             Event::Delete(lease) => {
+                self.contact.made();
                 self.record.note_deleted(&lease, self.me, Instant::now());
             }
         }
@@ -139,6 +146,7 @@ impl<'a> Candidate<'a> {
 
     /// Takes in what the record is. Whoever sees that it is somebody else's writes no more.
     fn note(&mut self, lease: Option<Lease>) {
+        self.contact.made();
         let is_anothers = lease.as_ref().is_some_and(|lease| holder(lease) != Some(self.me));
         self.record.note(lease, self.me, Instant::now());
         if is_anothers && !self.record.is_held_by(self.me) {

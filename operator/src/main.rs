@@ -20,7 +20,7 @@ use weft_operator::args::{Args, CleanupArgs, Command, LogFormat, RunArgs};
 use weft_operator::cleanup::{self, Cleanup};
 use weft_operator::context::Context;
 use weft_operator::index::Index;
-use weft_operator::lease::Fence;
+use weft_operator::lease::{Contact, Fence};
 use weft_operator::outside::Network;
 use weft_operator::publish::Publisher;
 use weft_operator::serve::admin::Admin;
@@ -98,6 +98,7 @@ async fn replica(namespace: String, args: RunArgs, began: Instant) -> Result<(),
         proxy_image: args.proxy_image.as_str().into(),
         smi_metrics: args.smi_metrics,
         metrics,
+        contact: Contact::default(),
     };
 
     let mut work = tokio::spawn(run::replica(ctx.clone(), fence, stopping, run::LINGERING));

@@ -42,8 +42,9 @@ pub async fn replica(
     tasks.spawn(lead(ctx.clone(), leading.clone()));
     let (stop, stopped) = watch::channel(false);
     let (client, namespace, pod) = (ctx.client.clone(), Arc::clone(&ctx.namespace), Arc::clone(&ctx.pod));
+    let contact = ctx.contact.clone();
     let work = async {
-        lease::take_part(client, &namespace, lease::NAME, &pod, fence, leading_set, stopped).await;
+        lease::take_part(client, &namespace, lease::NAME, &pod, fence, contact, leading_set, stopped).await;
         tokio::time::sleep(lingering).await;
     };
     let end = async {
@@ -94,5 +95,6 @@ async fn lead(ctx: Context, mut leading: watch::Receiver<bool>) {
             () = reconcile::run(ctx.clone()) => {}
         }
         ctx.metrics.leading.set(0);
+        ctx.metrics.conditions.clear();
     }
 }

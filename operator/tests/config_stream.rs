@@ -24,6 +24,7 @@ use weft_config::wire::v1::config_discovery_client::ConfigDiscoveryClient;
 use weft_config::wire::v1::{self, proxy_message::Message};
 use weft_config::{Endpoints, EndpointsId, Entry, Resource, ResourceKey, ServiceId};
 use weft_operator::compile::Compiled;
+use weft_operator::lease::Contact;
 use weft_operator::publish::{Owner, Publisher};
 use weft_operator::serve::ca;
 use weft_operator::serve::metrics::Metrics;
@@ -90,6 +91,7 @@ struct Operator {
     channel: Channel,
     keys: ReaderKeys,
     offered: watch::Sender<Offered>,
+    contact: Contact,
 }
 
 async fn operator() -> Operator {
@@ -100,7 +102,9 @@ async fn operator() -> Operator {
     keys.follow(&ca);
     let server = ConfigServer::new(client, NAMESPACE, publisher.clone(), Arc::clone(&metrics));
     let offered = watch::Sender::default();
+    let contact = Contact::lost_after(Duration::from_millis(500));
     let server = server.telling("weft-operator-1", keys.clone()).telling_of_offers(offered.subscribe());
+    let server = server.in_touch_by(contact.clone());
     let pair = ca::issue(&ca, NAMESPACE).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -111,7 +115,7 @@ async fn operator() -> Operator {
         .domain_name(format!("weft-operator.{NAMESPACE}.svc"));
     let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
     let channel = soon("connection", endpoint.connect()).await.unwrap();
-    Operator { publisher, metrics, channel, keys, offered }
+    Operator { publisher, metrics, channel, keys, offered, contact }
 }
 
 struct Proxy {
@@ -288,4 +292,24 @@ async fn a_proxy_that_is_too_far_behind_is_told_to_come_again() {
     let holds = vec![held(&entry("cart", 2))];
     let mut again = operator.connect(Some("proxy"), "node1", holds).await.unwrap();
     assert_eq!(names(&again.update().await), (vec!["shop/cart:80"], vec![]));
+}
+
+#[tokio::test]
+async fn who_does_not_hear_of_the_api_server_serves_nobody_until_it_does() {
+    let operator = operator().await;
+    operator.publish("cart", 1);
+    operator.contact.made();
+    let mut proxy = operator.connect(Some("proxy"), "node1", vec![]).await.unwrap();
+    let update = proxy.update().await;
+    proxy.answer(&update, vec![]).await;
+    let status = soon("end", proxy.updates.message()).await.expect_err("the stream ends");
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "this operator does not hear of the API server")
+    );
+    let again = operator.connect(Some("proxy"), "node1", vec![]).await;
+    assert_eq!(again.err().map(|status| status.code()), Some(Code::Unavailable));
+    operator.contact.made();
+    let mut again = operator.connect(Some("proxy"), "node1", vec![held(&entry("cart", 1))]).await.unwrap();
+    assert_eq!(names(&again.update().await), (vec![], vec![]));
 }

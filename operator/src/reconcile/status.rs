@@ -155,7 +155,9 @@ fn verdicts(observed: &Observed<'_>, counts: (u32, u32), before: &[Condition]) -
     let (proxies, dns, synced) = (proxies(observed, counts), dns(observed), synced(observed));
     let paused = paused(observed, before);
     let degraded = degraded(observed, paused.holds, [&proxies, &dns]);
-    let ready = match [&proxies, &dns].into_iter().find(|verdict| !verdict.holds) {
+    // That it has no domain is the first thing to know, and nothing else that may be the matter mends it.
+    let taken = Some(&dns).filter(|dns| dns.reason == DOMAIN_TAKEN);
+    let ready = match taken.or_else(|| [&proxies, &dns].into_iter().find(|verdict| !verdict.holds)) {
         Some(missing) => Verdict::new(READY, false, &*missing.reason, &*missing.message),
         None => Verdict::new(READY, true, "Ready", "the mesh carries traffic"),
     };

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::AtomicU64;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
@@ -35,6 +37,8 @@ pub struct Metrics {
     pub compile: Histogram,
     /// Whether this replica leads.
     pub leading: Gauge,
+    /// The conditions of the MeshConfig that is served, by their types: 1 for those that hold. While this replica leads.
+    pub conditions: Family<[(&'static str, String); 1], Gauge>,
     /// Looks at a MeshConfig and what it asks for.
     pub reconciliations: Counter,
     /// Reconciliations that failed.
@@ -59,6 +63,7 @@ impl Default for Metrics {
             resources: Gauge::default(),
             compile: Histogram::new(COMPILE_BUCKETS),
             leading: Gauge::default(),
+            conditions: Family::default(),
             reconciliations: Counter::default(),
             reconcile_failures: Counter::default(),
             api_requests: Counter::default(),
@@ -93,6 +98,11 @@ impl Default for Metrics {
         );
         r.register("leading", "1 while this replica leads", metrics.leading.clone());
         r.register(
+            "condition",
+            "1 while a condition of the MeshConfig holds, 0 while it does not; of the replica that leads",
+            metrics.conditions.clone(),
+        );
+        r.register(
             "reconciliations",
             "Looks at a MeshConfig and what it asks for",
             metrics.reconciliations.clone(),
@@ -114,6 +124,14 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Notes how a MeshConfig is.
+    pub fn note_conditions(&self, conditions: &[Condition]) {
+        for condition in conditions {
+            let label = [("type", condition.type_.clone())];
+            self.conditions.get_or_create(&label).set(i64::from(condition.status == "True"));
+        }
+    }
+
     /// All series in the text format of `OpenMetrics`.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();

@@ -44,7 +44,12 @@ pub async fn config_stream(ctx: Context, port: u16, serving: watch::Sender<bool>
         Arc::clone(&ctx.metrics),
     );
     let offered = watch::Sender::default();
-    let config = Arc::new(config.telling(&ctx.pod, keys.clone()).telling_of_offers(offered.subscribe()));
+    let config = Arc::new(
+        config
+            .telling(&ctx.pod, keys.clone())
+            .telling_of_offers(offered.subscribe())
+            .in_touch_by(ctx.contact.clone()),
+    );
     tokio::join!(offered::follow(&ctx, &offered), serve(&ctx, &config, port, &serving, &keys));
 }
 

@@ -27,6 +27,7 @@ use super::ca::Pair;
 use super::metrics::{Metrics, Raised};
 use super::offered::Offered;
 use super::reader::ReaderKeys;
+use crate::lease::Contact;
 use crate::publish::{Change, Publisher};
 
 /// The largest message: 10,000 Services fit several times.
@@ -53,6 +54,7 @@ pub struct ConfigServer {
     pod: Option<AsciiMetadataValue>,
     keys: ReaderKeys,
     offered: watch::Receiver<Offered>,
+    contact: Contact,
 }
 
 impl ConfigServer {
@@ -62,7 +64,15 @@ impl ConfigServer {
         let keys = ReaderKeys::default();
         let (_, offered) = watch::channel(Offered::default());
         let namespace = namespace.to_owned();
-        Self { client, namespace, publisher, metrics, newcomers, pod: None, keys, offered }
+        let contact = Contact::default();
+        Self { client, namespace, publisher, metrics, newcomers, pod: None, keys, offered, contact }
+    }
+
+    /// Serves only while the API server is heard of, as `contact` says: another replica may know more, and of pods whose addresses
+    /// may have changed hands nobody should say who they are.
+    #[must_use]
+    pub fn in_touch_by(self, contact: Contact) -> Self {
+        Self { contact, ..self }
     }
 
     /// Tells proxies as well whether they are still offered, when they are about to end.
@@ -112,6 +122,9 @@ impl ConfigDiscovery for ConfigServer {
             tracing::warn!(%status, "a caller was turned away from the config stream");
             status
         };
+        if self.contact.is_lost() {
+            return Err(out_of_touch());
+        }
         let newcomer = self.newcomers.acquire().await.map_err(|_| Status::unavailable("shutting down"))?;
         let proxy = auth::authenticate(&self.client, &self.namespace, &request).await.map_err(turned_away)?;
         let mut incoming = request.into_inner();
@@ -139,10 +152,17 @@ impl ConfigDiscovery for ConfigServer {
         };
         let first = session.first_change(hello).await?;
         drop(newcomer);
+        let contact = self.contact.clone();
         tokio::spawn(async move {
             let metrics = Arc::clone(&session.metrics);
             let _open = Raised::new(&metrics.streams);
-            let lived = tokio::time::timeout(longest(), session.run(first)).await;
+            let life = async {
+                tokio::select! {
+                    ended = session.run(first) => ended,
+                    () = contact.lost() => Err(out_of_touch()),
+                }
+            };
+            let lived = tokio::time::timeout(longest(), life).await;
             if let Ok(Err(status)) = lived {
                 tracing::info!(node = session.node, why = status.message(), "proxy gone");
                 // If it listens still, it learns why. It need not.
@@ -276,6 +296,10 @@ impl Session {
             }
         }
     }
+}
+
+fn out_of_touch() -> Status {
+    Status::unavailable("this operator does not hear of the API server")
 }
 
 fn left() -> Status {

@@ -67,6 +67,7 @@ pub(crate) fn start(world: &Shared, place: Place) -> (Process, Running) {
         proxy_image: "weft-proxy:test".into(),
         smi_metrics: false,
         metrics: Arc::default(),
+        contact: weft_operator::lease::Contact::default(),
     };
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(run::replica(ctx, fence, stopping, std::time::Duration::ZERO));

@@ -259,10 +259,17 @@ impl World {
 
     /// Another mesh comes, or goes. It asks for our domain or not, is served or not, and has what it asks for or not.
     fn rival(&mut self, throw: &mut Throw) {
-        self.rival_goes();
         if throw.in_a_thousand(250) {
+            // Its own operator may take its time to let it go.
+            if throw.in_a_thousand(500) {
+                self.note("rival is removed", |_| "user: another mesh is deleted".to_owned());
+                self.store.delete(&key(RIVAL));
+            } else {
+                self.rival_goes();
+            }
             return;
         }
+        self.rival_goes();
         let domains = *throw.of(&["weft.mesh", "a.weft.mesh", "other.mesh"]).unwrap();
         let mut mesh = a_mesh(&json!({"domains": [domains]}));
         if throw.in_a_thousand(700) {

@@ -12,6 +12,7 @@ mod ownership;
 mod rest;
 mod rivals;
 mod rollout;
+mod servers;
 #[path = "../simulated/mod.rs"]
 mod simulated;
 mod told;
@@ -84,6 +85,7 @@ fn operator_among(client: kube::Client, publisher: Publisher, outside: impl Outs
         smi_metrics: false,
         proxy_image: "weft-proxy:test".into(),
         metrics: Arc::default(),
+        contact: weft_operator::lease::Contact::default(),
     };
     let (writer, metrics) = (ctx.writer.clone(), Arc::clone(&ctx.metrics));
     let task = tokio::spawn(run::replica(ctx, fence, stopping, Duration::ZERO));
@@ -170,6 +172,13 @@ async fn a_fresh_mesh_gets_everything_and_then_nothing_more_is_written_or_asked(
     );
     assert_eq!(reason(&api, MESH, "Degraded").as_deref(), Some("AllWell"));
     assert!(api.requests().contains(&EVENTS.to_owned()), "changes are told in Events");
+    let series = operator.metrics.encode().unwrap();
+    for condition in ["Degraded\"} 0", "RolloutPaused\"} 0", "DNSConfigured\"} 0"] {
+        assert!(
+            series.contains(&format!("weft_operator_condition{{type=\"{condition}\n")),
+            "{condition}: {series}"
+        );
+    }
     // The users' own objects are read, never written.
     assert!(!api.writes().iter().any(|write| write.contains("/namespaces/shop/")), "{:#?}", api.writes());
 

@@ -51,7 +51,7 @@ async fn who_asks_for_a_domain_of_another_goes_on_with_his_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_loses_all_his_domains_has_no_lines_left_while_he_waits_and_is_served_again() {
+async fn who_loses_all_his_domains_has_no_lines_left_and_goes_on_to_carry_until_he_has_them_again() {
     let (api, client) = cluster().await;
     api.put(MESH, a_mesh(&json!({})));
     let before = operator(client.clone());
@@ -70,12 +70,20 @@ async fn who_loses_all_his_domains_has_no_lines_left_while_he_waits_and_is_serve
     api.refuse_no_more();
     until("no lines", &api, || (corefile(&api) == COREFILE).then_some(())).await;
     until("told", &api, || (domains(&api) == json!([])).then_some(())).await;
+    let told = condition(&api.get(MESH).unwrap(), "Ready").unwrap();
+    assert!(told.1 == "DomainTaken" && told.2.ends_with("until then none of its names resolves"), "{told:?}");
+    assert_eq!(reason(&api, MESH, "Degraded").as_deref(), Some("DomainTaken"));
+    // What has a connection goes on, and what comes is carried.
+    api.put("/api/v1/namespaces/shop/services/pay", a_service("10.96.0.30", &[80]));
+    until("the new shadow", &api, || api.get("/api/v1/namespaces/weft-system/services/pay-weft-shop")).await;
+    assert!(api.get(SHADOW).is_some() && api.get(DAEMONSET).is_some());
 
     // A leader may have ended between lines and status: the next one looks.
     drop(before);
     api.edit(COREDNS, |map| map["data"]["Corefile"] = json!(lines));
     let operator = operator(client);
     until("no lines", &api, || (corefile(&api) == COREFILE).then_some(())).await;
+    two_more_looks(&api, &operator).await;
     let writes = api.writes();
     two_more_looks(&api, &operator).await;
     assert_eq!(api.writes(), writes, "that was all");
@@ -133,4 +141,38 @@ async fn what_the_status_of_a_mesh_that_nobody_serves_says_of_dns_stays() {
     until("WrongNamespace", &api, || (reason(&api, RIVAL, "Ready")? == "WrongNamespace").then_some(())).await;
     let dns = api.get(RIVAL).unwrap()["status"]["dns"].clone();
     assert_eq!((&dns["provider"], &dns["domains"]), (&json!("CoreDNS"), &json!(["other.mesh"])));
+}
+
+/// With the finalizer that its own operator takes off, when its lines are out.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_removal_of_another_mesh_is_its_own_operators() {
+    let (api, client) = cluster().await;
+    rival(&api, &["other.mesh"], &["other.mesh"]);
+    api.put(MESH, a_mesh(&json!({})));
+    let operator = operator(client);
+    until("shadow", &api, || api.get(SHADOW)).await;
+    api.delete(RIVAL);
+    two_more_looks(&api, &operator).await;
+    assert!(api.get(RIVAL).unwrap()["metadata"]["deletionTimestamp"].is_string());
+    assert!(
+        !api.requests().iter().any(|request| *request == format!("PATCH {RIVAL}")),
+        "{:#?}",
+        api.writes()
+    );
+}
+
+/// Its Service is the chart's, and nobody brings it back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_whose_operators_service_is_gone_is_told_so_once() {
+    let (api, client) = cluster().await;
+    rival(&api, &["other.mesh"], &["other.mesh"]);
+    api.delete("/api/v1/namespaces/other/services/weft-operator");
+    let operator = operator(client);
+    until("WrongNamespace", &api, || (reason(&api, RIVAL, "Ready")? == "WrongNamespace").then_some(())).await;
+    // Its operator runs all the same, and says how it is.
+    let ready = json!([{"type": "Ready", "status": "True", "reason": "Ready", "message": "", "observedGeneration": 1,
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    api.edit_status(RIVAL, |status| status["conditions"] = ready);
+    two_more_looks(&api, &operator).await;
+    assert_eq!(reason(&api, RIVAL, "Ready").as_deref(), Some("Ready"));
 }

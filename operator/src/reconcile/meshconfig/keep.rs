@@ -72,6 +72,7 @@ impl Reconciler {
         let now = self.ctx.outside.time();
         let status = status::of(&observed, &before, &Time(now));
         let conditions = status.conditions.clone();
+        self.ctx.metrics.note_conditions(&conditions);
         self.write_status(mesh, status).await?;
         let failure = daemonset.err().or_else(|| dns.state.failure().map(ToOwned::to_owned));
         let again = failure.map(|error| {

@@ -90,6 +90,7 @@ fn api(url: &str) -> Arc<Api> {
         proxy_image: "".into(),
         smi_metrics: true,
         metrics: Arc::default(),
+        contact: crate::lease::Contact::default(),
     };
     Arc::new(Api { ctx, reviews: Reviews::new(client), gatherer: Gatherer::default() })
 }
