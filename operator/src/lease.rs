@@ -70,7 +70,13 @@ pub async fn take_part(
             _ = stop.wait_for(|stop| *stop) => break,
             event = events.next() => match event {
                 Some(Ok(event)) => candidate.notice(event, &mut listed),
-                Some(Err(error)) => tracing::warn!(%error, lease = name, "the watch of the lease is broken; it starts again"),
+                Some(Err(error)) => {
+                    // That is its word as well, and says nothing against what else it tells.
+                    if watches::is_forbidden(&error) {
+                        candidate.contact.made();
+                    }
+                    tracing::warn!(%error, lease = name, "the watch of the lease is broken; it starts again");
+                }
                 None => return,
             },
             () = sleep_until(next) => {}

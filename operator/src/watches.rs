@@ -37,7 +37,8 @@ where
     })
 }
 
-fn is_forbidden(error: &Error) -> bool {
+/// Whether the API server says that the right is missing.
+pub(crate) fn is_forbidden(error: &Error) -> bool {
     use kube::Error::Api;
     match error {
         Error::InitialListFailed(Api(status))

@@ -39,6 +39,14 @@ impl Text {
         String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 
+    /// The whole lines that begin at `from` or after it, and where the next one will.
+    fn lines_from(&self, from: usize) -> (String, usize) {
+        let text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = text.get(from..).unwrap_or_default();
+        let end = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        (String::from_utf8_lossy(&rest[..end]).into_owned(), from + end)
+    }
+
     /// Gathers a stream to its end. One that breaks off leaves what came before; the command's status tells the rest.
     async fn gather(self, stream: Option<impl AsyncRead + Unpin>) {
         let Some(mut stream) = stream else { return };
@@ -79,6 +87,11 @@ impl Session {
     /// What it printed so far.
     pub fn printed(&self) -> String {
         self.printed.so_far()
+    }
+
+    /// The whole lines that it printed from the byte `from` on, and from which one on to ask the next time.
+    pub fn printed_from(&self, from: usize) -> (String, usize) {
+        self.printed.lines_from(from)
     }
 
     /// What it told on standard error so far.

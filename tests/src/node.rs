@@ -180,12 +180,13 @@ impl Embedded {
     }
 }
 
-/// From a line of `/proc/PID/stat`: the command in parentheses, fields 14 and 15 in hundredths of a second.
+/// From a line of `/proc/PID/stat`: the command in parentheses, fields 14 to 17 in hundredths of a second: its own time, and that of its
+/// children that have ended (kube-proxy has nft write its rules).
 fn command_and_cpu(stat: &str) -> Option<(&str, Duration)> {
     let (command, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
-    let mut ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-    let (user, system) = (ticks.next()?.ok()?, ticks.next()?.ok()?);
-    Some((command, Duration::from_millis((user + system) * 10)))
+    let ticks = rest.split_whitespace().skip(11).take(4).map(str::parse::<u64>);
+    let ticks = ticks.collect::<std::result::Result<Vec<_>, _>>().ok().filter(|ticks| ticks.len() == 4)?;
+    Some((command, Duration::from_millis(ticks.iter().sum::<u64>() * 10)))
 }
 
 /// Id of the running first container.
@@ -201,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_cpu_of_a_process_is_behind_its_command_whatever_that_is() {
-        let line = "7 (a (b) c) S 1 7 7 0 -1 4194560 10 20 30 40 150 50 0 0 20 0 9 0 100 0 0";
+        let line = "7 (a (b) c) S 1 7 7 0 -1 4194560 10 20 30 40 100 50 30 20 20 0 9 0 100 0 0";
         assert_eq!(command_and_cpu(line), Some(("a (b) c", Duration::from_secs(2))));
         assert_eq!(command_and_cpu("nothing"), None);
     }

@@ -1,6 +1,7 @@
 //! A client that asks all the time and tells each change of the answer: how soon a change is in force, and what was answered
 //! around it.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
@@ -41,18 +42,43 @@ pub fn changes(printed: &str) -> Vec<Change> {
 }
 
 /// A prober in a client pod.
-pub struct Probe(Session);
+pub struct Probe {
+    session: Session,
+    /// What it has printed, read once, and from where on it goes on.
+    read: Mutex<(Vec<Change>, usize)>,
+}
 
 impl Probe {
     /// Asks `url` from `client` every other millisecond.
     pub async fn start(cluster: &Cluster, client: &PodRef, url: &str) -> Result<Self> {
-        let command = ["/weft-lab", "probe", url, "--every-ms", "2", "--until-stdin"].map(str::to_owned);
-        Ok(Self(exec::start(cluster, client, &command).await?))
+        Self::start_every(cluster, client, url, 2).await
+    }
+
+    /// The same so often: it takes CPU from what it looks at.
+    pub async fn start_every(cluster: &Cluster, client: &PodRef, url: &str, millis: u32) -> Result<Self> {
+        let every = millis.to_string();
+        let command = ["/weft-lab", "probe", url, "--every-ms", &every, "--until-stdin"].map(str::to_owned);
+        Ok(Self { session: exec::start(cluster, client, &command).await?, read: Mutex::default() })
+    }
+
+    /// The changes so far, from the one with the number `first` on.
+    fn changes_from(&self, first: usize) -> Vec<Change> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let (text, next) = self.session.printed_from(read.1);
+        read.0.extend(changes(&text));
+        read.1 = next;
+        read.0.get(first..).unwrap_or_default().to_vec()
+    }
+
+    /// How many changes there were so far.
+    pub fn count(&self) -> usize {
+        self.changes_from(usize::MAX);
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).0.len()
     }
 
     /// The changes so far.
     pub fn changes(&self) -> Vec<Change> {
-        changes(&self.0.printed())
+        self.changes_from(0)
     }
 
     /// Waits for the first change since `since` (of [`now_us`]) to an answer as wanted.
@@ -63,8 +89,20 @@ impl Probe {
         deadline: Duration,
         wanted: impl Fn(&Change) -> bool,
     ) -> Result<Change> {
+        self.sees_after(0, what, since, deadline, wanted).await
+    }
+
+    /// The same among the changes after the first `count`, which need not be looked at.
+    pub async fn sees_after(
+        &self,
+        count: usize,
+        what: &str,
+        since: u64,
+        deadline: Duration,
+        wanted: impl Fn(&Change) -> bool,
+    ) -> Result<Change> {
         wait::until_every(Duration::from_millis(5), what, deadline, async || {
-            let changes = self.changes();
+            let changes = self.changes_from(count);
             let found = changes.iter().find(|change| change.answered_us >= since && wanted(change)).cloned();
             Ok(match found {
                 Some(change) => Seen::Done(change),
@@ -76,8 +114,8 @@ impl Probe {
 
     /// Ends it; all changes.
     pub async fn stop(mut self) -> Result<Vec<Change>> {
-        self.0.tell_to_end().await?;
-        Ok(changes(&self.0.output().await?))
+        self.session.tell_to_end().await?;
+        Ok(changes(&self.session.output().await?))
     }
 }
 

@@ -260,7 +260,7 @@ impl Index {
         self.lock().slices.get(id).map(|slices| slices.values().cloned().collect()).unwrap_or_default()
     }
 
-    /// The proxies, by their pods: the EndpointSlices of a Service come late where there are many, and keep for minutes what is gone.
+    /// The proxies, by their pods: the `EndpointSlices` of a Service come late where there are many, and keep for minutes what is gone.
     pub fn proxies(&self) -> Vec<ProxyPod> {
         self.proxies_and(Vec::new())
     }

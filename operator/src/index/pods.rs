@@ -154,14 +154,14 @@ impl Kind for PodKind {
         let facts = Arc::new(facts);
         let before = state.pods.insert(facts.name.clone(), Arc::clone(&facts));
         let accounts = state.identities.update(&key, before.as_deref(), Some(&facts));
-        (key, Changed { accounts, endpoints, ..Changed::default() })
+        (key, Changed { endpoints, accounts, ..Changed::default() })
     }
 
     fn remove(&self, state: &mut State, key: &Name) -> Changed {
         let endpoints = proxies_changed(state, key, None);
         let before = state.pods.remove(key);
         let accounts = state.identities.update(key, before.as_deref(), None);
-        Changed { accounts, endpoints, ..Changed::default() }
+        Changed { endpoints, accounts, ..Changed::default() }
     }
 
     fn keys(&self, state: &State) -> BTreeSet<Name> {

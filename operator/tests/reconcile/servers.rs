@@ -56,6 +56,11 @@ fn is_ready(api: &ApiServer, ready: bool) {
     api.put(&slice("kube-system", "kube-dns-1"), object);
 }
 
+/// What the status says of DNS, once it does.
+fn told_of_dns(api: &ApiServer) -> String {
+    condition(&api.get(MESH).unwrap(), "DNSConfigured").map(|(.., message)| message).unwrap_or_default()
+}
+
 async fn told(api: &ApiServer) {
     until("stub domains", api, || (stubs(api)["weft.mesh"] == json!(["10.96.0.77"])).then_some(())).await;
 }
@@ -67,7 +72,7 @@ async fn what_could_not_be_read_this_time_makes_kube_dns_no_coredns() {
     api.put(MESH, a_mesh(&json!({})));
     let operator = operator(client);
     until("told", &api, || {
-        message(&api).contains("kube-dns in namespace kube-system run cannot be read").then_some(())
+        told_of_dns(&api).contains("kube-dns in namespace kube-system run cannot be read").then_some(())
     })
     .await;
     two_more_looks(&api, &operator).await;
@@ -134,7 +139,7 @@ async fn openshift_is_told_by_its_user() {
     assert!(message.contains("oc edit dns.operator/default") && message.contains("10.96.0.77"), "{message}");
     assert!(message.contains("\"weft.mesh\""), "{message}");
     two_more_looks(&api, &operator).await;
-    let in_dns = |write: &String| write.contains("openshift-dns") || write.contains("configmaps/");
+    let in_dns = |write: &String| write.contains("namespaces/openshift-dns") || write.contains("configmaps/");
     let writes: Vec<_> =
         api.writes().into_iter().filter(in_dns).filter(|write| !write.ends_with(CA_MAP)).collect();
     assert_eq!(writes, [""; 0]);

@@ -16,7 +16,7 @@ const GATHER: Duration = Duration::from_millis(100);
 /// is not written more often than a twentieth of one core can.
 const PAUSE: u32 = 20;
 /// But it is not older than this: the last write may have taken long for other reasons.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often the time is moved on, and what could not be written is tried again. A proxy that starts without an operator takes
 /// what it has for so much older.
 const CONFIRM: Duration = Duration::from_secs(10);

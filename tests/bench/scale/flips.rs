@@ -18,11 +18,14 @@ use weft_tests::workloads::{self, Server};
 use super::figures::millis;
 
 const NS: &str = "bench-scale-flip";
+/// How often the clients ask, in milliseconds.
+const EVERY_MS: u32 = 5;
 
 /// Of each change, in milliseconds.
 #[derive(Default)]
 pub(crate) struct Times {
-    /// From just before the write is sent to the first answer of the last client.
+    /// From when the write was due to the first answer of the last client. One that comes late since the one before took long is as
+    /// late as that.
     pub(crate) seen: Vec<f64>,
     /// Until the API server had answered the write.
     pub(crate) written: Vec<f64>,
@@ -65,7 +68,7 @@ impl Flips {
         let mut probes = Vec::new();
         for client in &workloads::clients(cluster, NS).await? {
             reaches(cluster, client, &url, "server", seconds(60)).await?;
-            probes.push(Probe::start(cluster, client, &url).await?);
+            probes.push(Probe::start_every(cluster, client, &url, EVERY_MS).await?);
         }
         Ok(Self { cluster: cluster.clone(), servers, probes, turn: 0 })
     }
@@ -76,19 +79,23 @@ impl Flips {
         let mut times = Times::default();
         let mut every = tokio::time::interval(pause.max(Duration::from_millis(1)));
         for _ in 0..count {
-            every.tick().await;
+            let due = every.tick().await;
             self.turn += 1;
             let (pod, address) = &self.servers[self.turn % 2];
+            let before: Vec<_> = self.probes.iter().map(Probe::count).collect();
             let began = now_us()?;
+            // Without a pause each is due when the one before was seen.
+            let late = if pause.is_zero() { 0 } else { u64::try_from(due.elapsed().as_micros())? };
             let patch = Patch::Merge(json!({"endpoints": endpoints(address)}));
             slices.patch("flip", &PatchParams::default(), &patch).await?;
             let written = now_us()?;
             let mut last = began;
-            for probe in &self.probes {
-                let seen = probe.sees(pod, began, seconds(60), |change| change.pod() == Some(pod)).await?;
+            for (probe, before) in self.probes.iter().zip(before) {
+                let is_it = |change: &weft_tests::probe::Change| change.pod() == Some(pod);
+                let seen = probe.sees_after(before, pod, began, seconds(60), is_it).await?;
                 last = last.max(seen.answered_us);
             }
-            times.seen.push(millis(last - began));
+            times.seen.push(millis(last - began + late));
             times.written.push(millis(written - began));
             times.after.push(millis(last.saturating_sub(written)));
         }

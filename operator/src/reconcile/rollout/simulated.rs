@@ -254,6 +254,8 @@ impl World {
             }
             Event::Restart(node) | Event::Evict(node) | Event::Lose(node)
                 if self.struck.contains(&(node % self.nodes)) => {}
+            // One is lost, so that there is a mesh left.
+            Event::Lose(_) if self.lost.is_some() => {}
             Event::Nothing | Event::Leader => {}
             Event::Restart(node) => {
                 let (node, until) = (node % self.nodes, self.now + 12);
@@ -268,13 +270,11 @@ impl World {
                 self.pods.retain(|pod| pod.node != node);
                 self.struck.push(node);
             }
-            // One, so that there is a mesh left.
-            Event::Lose(node) if self.lost.is_none() => {
+            Event::Lose(node) => {
                 let node = node % self.nodes;
                 self.lost = Some(node);
                 self.struck.push(node);
             }
-            Event::Lose(_) => {}
             Event::NewNode => {
                 self.struck.push(self.nodes);
                 self.nodes += 1;
