@@ -185,8 +185,14 @@ impl<'a> Candidate<'a> {
                 self.fence.open(began + DURATION - MARGIN);
                 self.renew_at = began + RENEW;
             }
-            // Somebody was quicker, an answer of ours was lost, or the Lease is gone: look.
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => self.look().await,
+            // Somebody was quicker, an answer of ours was lost, or the Lease is gone: look. Whatever else it is refused for, whether there
+            // is contact is told by a look.
+            Ok(Err(kube::Error::Api(status))) => {
+                self.look().await;
+                if !matches!(status.code, 404 | 409) {
+                    self.failed(&status.message);
+                }
+            }
             Ok(Err(error)) => self.failed(&error.to_string()),
             Err(_) => self.failed("the API server does not answer"),
         }

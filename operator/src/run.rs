@@ -12,7 +12,7 @@ use crate::lease::{self, Fence};
 use crate::{index, reconcile};
 
 /// How long a removal that is under way holds up the end: longer than it may take, shorter than the pod's grace period.
-const REMOVAL: Duration = Duration::from_secs(45);
+const REMOVAL: Duration = Duration::from_secs(50);
 /// How long giving the Lease back may take.
 const RESIGNATION: Duration = Duration::from_secs(6);
 /// How long a replica may take to end.
@@ -43,8 +43,11 @@ pub async fn replica(
     let (stop, stopped) = watch::channel(false);
     let (client, namespace, pod) = (ctx.client.clone(), Arc::clone(&ctx.namespace), Arc::clone(&ctx.pod));
     let contact = ctx.contact.clone();
-    let work = async {
-        lease::take_part(client, &namespace, lease::NAME, &pod, fence, contact, leading_set, stopped).await;
+    let work = async move {
+        let leads = leading_set.clone();
+        lease::take_part(client, &namespace, lease::NAME, &pod, fence, contact, leads, stopped).await;
+        // Who is told how that stands waits on until the end.
+        let _leading_set = leading_set;
         tokio::time::sleep(lingering).await;
     };
     let end = async {

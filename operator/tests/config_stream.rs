@@ -298,10 +298,19 @@ async fn a_proxy_that_is_too_far_behind_is_told_to_come_again() {
 async fn who_does_not_hear_of_the_api_server_serves_nobody_until_it_does() {
     let operator = operator().await;
     operator.publish("cart", 1);
-    operator.contact.made();
+    let hears = |contact: Contact| {
+        tokio::spawn(async move {
+            loop {
+                contact.made();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+    };
+    let hearing = hears(operator.contact.clone());
     let mut proxy = operator.connect(Some("proxy"), "node1", vec![]).await.unwrap();
     let update = proxy.update().await;
     proxy.answer(&update, vec![]).await;
+    hearing.abort();
     let status = soon("end", proxy.updates.message()).await.expect_err("the stream ends");
     assert_eq!(
         (status.code(), status.message()),
@@ -309,7 +318,13 @@ async fn who_does_not_hear_of_the_api_server_serves_nobody_until_it_does() {
     );
     let again = operator.connect(Some("proxy"), "node1", vec![]).await;
     assert_eq!(again.err().map(|status| status.code()), Some(Code::Unavailable));
-    operator.contact.made();
+    let _hearing = hears(operator.contact.clone());
+    soon("contact", async {
+        while operator.contact.is_lost() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let mut again = operator.connect(Some("proxy"), "node1", vec![held(&entry("cart", 1))]).await.unwrap();
     assert_eq!(names(&again.update().await), (vec![], vec![]));
 }

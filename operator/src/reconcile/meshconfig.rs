@@ -159,6 +159,10 @@ async fn reconcile(mesh: Arc<MeshConfig>, reconciler: Arc<Reconciler>) -> Result
     let (active, rival) = (this.ctx.index.mesh().borrow().clone(), this.ctx.index.rival().borrow().clone());
     let ours = namespace == *this.ctx.namespace;
     let is_active = active.as_ref().is_some_and(|active| active.uid() == mesh.uid());
+    if ours && active.as_ref().is_none_or(|active| active.metadata.deletion_timestamp.is_some()) {
+        // Of what goes nobody says how it is.
+        this.ctx.metrics.conditions.clear();
+    }
     let (known, is_ending) = (this.ctx.index.knows(&mesh), this.ctx.index.is_ending());
     if ours && !known && !is_ending {
         // The controller's watch is ahead of the index's, which may still show one that went as the active one.

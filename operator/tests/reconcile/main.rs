@@ -56,6 +56,7 @@ async fn cluster() -> (ApiServer, kube::Client) {
 struct Operator {
     writer: Writer,
     metrics: Arc<Metrics>,
+    index: Index,
     task: JoinHandle<Result<(), Ended>>,
     stop: watch::Sender<bool>,
 }
@@ -72,6 +73,16 @@ fn operator(client: kube::Client) -> Operator {
 
 /// One that asks `outside`.
 fn operator_among(client: kube::Client, publisher: Publisher, outside: impl Outside + 'static) -> Operator {
+    operator_lingering(client, publisher, outside, Duration::ZERO)
+}
+
+/// One that is up to date for so much longer when it was told to end.
+fn operator_lingering(
+    client: kube::Client,
+    publisher: Publisher,
+    outside: impl Outside + 'static,
+    lingering: Duration,
+) -> Operator {
     let fence = Fence::default();
     let (stop, stopping) = watch::channel(false);
     let ctx = Context {
@@ -87,9 +98,9 @@ fn operator_among(client: kube::Client, publisher: Publisher, outside: impl Outs
         metrics: Arc::default(),
         contact: weft_operator::lease::Contact::default(),
     };
-    let (writer, metrics) = (ctx.writer.clone(), Arc::clone(&ctx.metrics));
-    let task = tokio::spawn(run::replica(ctx, fence, stopping, Duration::ZERO));
-    Operator { writer, metrics, task, stop }
+    let (writer, metrics, index) = (ctx.writer.clone(), Arc::clone(&ctx.metrics), ctx.index.clone());
+    let task = tokio::spawn(run::replica(ctx, fence, stopping, lingering));
+    Operator { writer, metrics, index, task, stop }
 }
 
 /// Waits until `seen` gives something; what it waits for comes in a second or two.

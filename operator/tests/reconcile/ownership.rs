@@ -1,6 +1,7 @@
 //! What is ours comes back, whatever somebody does to it; what is not ours is left alone, whatever it looks like. And how a mesh
 //! ends where no operator is there, or its namespace goes.
 
+use weft_config::ServiceId;
 use weft_operator::cleanup::{self, Cleanup};
 
 use super::*;
@@ -245,6 +246,24 @@ pub(super) async fn resign(api: &ApiServer, operator: &Operator) {
     operator.stop.send_replace(true);
     until("its end", api, || operator.task.is_finished().then_some(())).await;
     until("given back", api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "").then_some(())).await;
+}
+
+/// kube-proxy still sends queries, and proxies, to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_told_to_end_gives_the_lease_back_and_stays_up_to_date_a_little_longer() {
+    const PAY: &str = "/api/v1/namespaces/shop/services/pay";
+    let (api, client) = cluster().await;
+    api.put(MESH, a_mesh(&json!({})));
+    let mut operator = operator_lingering(client, Publisher::default(), Network, Duration::from_secs(3));
+    until("shadow", &api, || api.get(SHADOW)).await;
+    operator.stop.send_replace(true);
+    until("given back", &api, || (api.get(LEASE)?["spec"]["holderIdentity"] == "").then_some(())).await;
+    api.put(PAY, a_service("10.96.0.30", &[80]));
+    until("known", &api, || operator.index.service(&ServiceId::new("shop", "pay"))).await;
+    assert!(!operator.task.is_finished(), "it answers still");
+    assert!(api.get("/api/v1/namespaces/weft-system/services/pay-weft-shop").is_none(), "and writes nothing");
+    let ended = tokio::time::timeout(Duration::from_secs(20), &mut operator.task).await.unwrap();
+    assert!(matches!(ended, Ok(Ok(()))), "{ended:?}");
 }
 
 pub(super) fn clean_up(client: &kube::Client, force: bool) -> Cleanup<'static> {

@@ -2,7 +2,8 @@
 //!
 //! - A connection that could not be made: nothing was sent, so always, on another endpoint,
 //!   for up to three seconds.
-//! - A stream that the endpoint says it has not processed (RFC 9113, section 8.7): always, too, and that is no failure of the endpoint.
+//! - A stream that the endpoint says it has not processed (RFC 9113, section 8.7): that is no failure of the endpoint, and the first time
+//!   it costs nothing; each further time it costs from the budget.
 //! - A connection that broke before any byte of an answer: when the method is idempotent (RFC 9110, section 9.2.2) and the
 //!   body, if any, is still at hand. This one costs from a budget, so that a Service in trouble is not drowned.
 

@@ -48,17 +48,18 @@ pub(super) async fn gather(ctx: &Context, mesh: &MeshConfig, memory: &mut Memory
     let maps = config_maps(ctx, &mut facts, memory).await?;
     let caches: BTreeSet<String> =
         NODE_CACHES.into_iter().filter(|name| maps.contains_key(*name)).map(ToOwned::to_owned).collect();
-    let known = memory.pods(&facts.behind, &caches).cloned();
-    let mut in_doubt = None;
-    let pods = if let Some(pods) = known {
-        pods
-    } else {
-        let (pods, unread) = pods(ctx, &facts, &behind, caches).await;
-        if unread.is_none() {
-            memory.remember(pods.clone());
-        }
-        in_doubt = unread;
-        pods
+    let known = memory.pods(&facts.behind, &caches).map(|(pods, lately)| (pods.clone(), lately));
+    let (pods, in_doubt) = match known {
+        Some((pods, true)) => (pods, None),
+        known => match (pods(ctx, &facts, &behind, caches).await, known) {
+            ((pods, None), _) => {
+                memory.remember(pods.clone());
+                (pods, None)
+            }
+            // It is what it was, as far as anybody knows.
+            ((_, Some(_)), Some((before, _))) => (before, None),
+            (unread, None) => unread,
+        },
     };
     facts.workloads = pods.workloads;
     facts.no_cache = pods.no_cache;

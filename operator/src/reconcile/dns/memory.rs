@@ -98,10 +98,10 @@ impl Memory {
         self.forbidden.insert(config_map.to_owned(), Instant::now());
     }
 
-    /// What the DNS pods run, if that was read lately of just these.
-    pub(super) fn pods(&self, behind: &BTreeSet<String>, caches: &BTreeSet<String>) -> Option<&Pods> {
+    /// What the DNS pods run, if that was read of just these, and whether lately.
+    pub(super) fn pods(&self, behind: &BTreeSet<String>, caches: &BTreeSet<String>) -> Option<(&Pods, bool)> {
         let (since, pods) = self.pods.as_ref()?;
-        (since.elapsed() < READ_AGAIN && pods.behind == *behind && pods.caches == *caches).then_some(pods)
+        (pods.behind == *behind && pods.caches == *caches).then_some((pods, since.elapsed() < READ_AGAIN))
     }
 
     pub(super) fn remember(&mut self, pods: Pods) {

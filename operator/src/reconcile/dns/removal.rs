@@ -14,7 +14,7 @@ use crate::dns::check::Answer;
 use crate::dns::detect::{self, Found, STUB_DOMAINS, Server};
 use crate::dns::facts::{Facts, KUBE_DNS};
 use crate::dns::{places, stubs};
-use crate::index::claims::is_kept;
+use crate::index::claims::DOMAIN_TAKEN;
 use crate::reconcile::status::{DNS_CONFIGURED, MANUAL, condition};
 
 /// What the status calls a DNS that is left alone.
@@ -35,6 +35,14 @@ impl Keeper {
             Err(_) => ServiceId::new(mesh.spec.dns.namespace.as_str(), mesh.spec.dns.service.as_str()),
         };
         Ok(!ask(ctx, mesh, &asked).await.iter().any(|(_, _, answer)| *answer == Answer::Configured))
+    }
+
+    /// A MeshConfig is about to be served for the first time: no lines of ours stand for it, whatever looks like them.
+    pub async fn begin(&self, mesh: &MeshConfig) {
+        let memory = &mut *self.memory.lock().await;
+        if memory.lines == Lines::Unknown && told_last(mesh) == DnsFound::default() {
+            memory.lines = Lines::Out;
+        }
     }
 
     /// Takes out what may be there of a MeshConfig that has no domain any more; says what its status tells of DNS then. Once
@@ -62,8 +70,8 @@ pub(super) fn left_alone(domains: Vec<String>) -> DnsFound {
 pub(super) fn is_left_alone(mesh: &MeshConfig) -> bool {
     let Some(status) = &mesh.status else { return false };
     match condition(&status.conditions, DNS_CONFIGURED) {
-        Some(condition) => condition.reason == MANUAL,
-        None => status.dns.provider == LEFT_ALONE,
+        Some(condition) if condition.reason != DOMAIN_TAKEN => condition.reason == MANUAL,
+        _ => status.dns.provider == LEFT_ALONE,
     }
 }
 
@@ -75,9 +83,7 @@ pub(super) async fn leave_alone(
     mesh: &MeshConfig,
     memory: &mut Memory,
 ) -> Result<(), DnsError> {
-    // One that nothing was ever done for has no lines either; what looks like ours may be what its user has added already.
-    let is_new = !is_kept(mesh) && told_last(mesh) == DnsFound::default();
-    if (is_left_alone(mesh) || is_new) && memory.lines != Lines::MayStand {
+    if (is_left_alone(mesh) && memory.lines != Lines::MayStand) || memory.lines == Lines::Out {
         return Ok(());
     }
     take_out(ctx, mesh, memory).await.map(drop)

@@ -37,6 +37,7 @@ impl Reconciler {
     ) -> Result<Action, ReconcileError> {
         self.shadows.remove_all_of(None);
         if !is_kept(mesh) {
+            self.dns.begin(mesh).await;
             let finalizers: Vec<_> =
                 mesh.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
             self.set_finalizers(mesh, &finalizers).await?;

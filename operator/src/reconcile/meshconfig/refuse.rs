@@ -68,11 +68,11 @@ impl Reconciler {
         rival: Option<&Rival>,
     ) -> Option<(&'static str, String)> {
         match (active, rival) {
-            (Some(active), _) if ours => Some(("Conflict", older(&active.name_any()))),
+            (Some(active), _) if ours => Some(("Conflict", older(&active.name_any(), "is served"))),
             (_, Some(rival)) if ours && rival.asked_by() == mesh.name_any() => {
                 Some((rival.reason(), rival.to_string()))
             }
-            (_, Some(rival)) if ours => Some(("Conflict", older(rival.asked_by()))),
+            (_, Some(rival)) if ours => Some(("Conflict", older(rival.asked_by(), "comes first"))),
             _ if self.ctx.index.is_operated(&mesh.namespace().unwrap_or_default()) => None,
             _ => Some((
                 WRONG_NAMESPACE,
@@ -85,6 +85,6 @@ impl Reconciler {
     }
 }
 
-fn older(name: &str) -> String {
-    format!("MeshConfig {name} is older and is served; one namespace has one mesh: delete one of them")
+fn older(name: &str, why: &str) -> String {
+    format!("MeshConfig {name} is older and {why}; one namespace has one mesh: delete one of them")
 }

@@ -110,10 +110,8 @@ fn failing(pod: &Seen, old: &[&Seen]) -> Option<(String, String)> {
         return None;
     }
     let others = old.iter().fold(Carried::default(), |sum, old| sum.and(old.carried)).per_thousand();
-    // Where all that call what is broken are on one node, the average of all says little.
-    let counts = |old: &&&Seen| old.node == pod.node || old.carried.requests >= LEAST_REQUESTS;
-    let single = old.iter().filter(counts).map(|old| old.carried.per_thousand());
-    let usual = single.chain([others, pod.before.per_thousand()]).max().unwrap_or(0);
+    let same_node = old.iter().filter(|old| old.node == pod.node).map(|old| old.carried.per_thousand());
+    let usual = same_node.chain([others, many(old), pod.before.per_thousand()]).max().unwrap_or(0);
     let now = pod.carried.per_thousand();
     let message = || {
         format!(
@@ -123,6 +121,15 @@ fn failing(pod: &Seen, old: &[&Seen]) -> Option<(String, String)> {
         )
     };
     (now >= usual + MARGIN && now >= 2 * usual).then(|| ("RequestsFail".to_owned(), message()))
+}
+
+/// What more than a tenth of the old ones fail, or more. Where those that call what is broken are on some nodes, the average of all
+/// says little; and one node is always in trouble somewhere.
+fn many(old: &[&Seen]) -> u64 {
+    let counts = old.iter().filter(|old| old.carried.requests >= LEAST_REQUESTS);
+    let mut rates: Vec<_> = counts.map(|old| old.carried.per_thousand()).collect();
+    rates.sort_unstable_by(|a, b| b.cmp(a));
+    rates.get(rates.len().div_ceil(10)).copied().unwrap_or(0)
 }
 
 /// Of a thousand, as per cent.
@@ -229,10 +236,18 @@ mod tests {
             assert_eq!(why(with(new("a"), requests, failures), &old), None, "{failures} of {requests}");
         }
         // What the pods of this node call was broken before.
-        // One other proxy fails as much, in a large mesh.
-        let many = |failures| [with(old("b"), 100, failures), with(old("c"), 10_000, 0)];
-        assert_eq!(why(with(new("a"), 100, 40), &many(30)), None);
-        assert!(why(with(new("a"), 100, 40), &many(3)).is_some());
+        // More than a tenth of the others fail as much, in a large mesh; one alone is no excuse.
+        let others = |failing: usize| -> Vec<_> {
+            let names = ["b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+            let one =
+                |(n, name)| if n < failing { with(old(name), 100, 30) } else { with(old(name), 10_000, 0) };
+            names.into_iter().enumerate().map(one).collect()
+        };
+        assert_eq!(why(with(new("a"), 100, 40), &others(3)), None);
+        assert!(why(with(new("a"), 100, 40), &others(2)).is_some());
+        assert!(
+            why(with(new("a"), 100, 40), &[with(old("b"), 100, 30), with(old("c"), 10_000, 0)]).is_some()
+        );
         let before = Carried { requests: 100, failures: 30 };
         assert_eq!(why(Seen { before, ..with(new("a"), 100, 40) }, &[old("b")]), None);
         let beside = [with(old("a"), 100, 40), with(old("b"), 1000, 0)];

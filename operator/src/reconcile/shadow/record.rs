@@ -44,8 +44,7 @@ struct Listed {
     ports: Vec<(u16, u16)>,
 }
 
-/// Whoever may hold a listen port: the proxies as their endpoints tell, and as their pods do. Endpoints go with the proxies'
-/// Service, which somebody may delete, and come after the pods.
+/// Whoever may hold a listen port: the proxies' pods, those among them that no watch has told of yet.
 pub(super) async fn holders(ctx: &Context) -> kube::Result<Vec<ProxyPod>> {
     Ok(ctx.index.proxies_and(listed::proxies(ctx).await?))
 }
