@@ -102,7 +102,7 @@ fn some_spec(rng: &mut Rng) -> Value {
         ("proxy/nodeSelector", vec![json!({}), json!({ "mesh": "yes", "example.com/a": "" })]),
         (
             "proxy/resources",
-            vec![json!({ "limits": { "memory": "1Gi" } }), json!({ "requests": { "cpu": "1e3m" } })],
+            vec![json!({ "limits": { "memory": "1Gi" } }), json!({ "requests": { "cpu": "1.5e3" } })],
         ),
         (
             "proxy/tolerations",
