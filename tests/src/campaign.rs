@@ -54,6 +54,8 @@ pub struct Step {
     #[serde(skip)]
     spares_traffic: bool,
     #[serde(skip)]
+    reaches_other_nodes: bool,
+    #[serde(skip)]
     from_us: u64,
     #[serde(skip)]
     until_us: u64,
@@ -223,6 +225,7 @@ async fn strike_all(stage: &Stage, embedded: &Embedded, options: Options) -> Res
                 at_s: at.as_secs_f64(),
                 recovered_s: recovered.as_secs_f64(),
                 spares_traffic: !fault.may_disturb_traffic(),
+                reaches_other_nodes: fault.reaches_other_nodes(),
                 from_us,
                 until_us: now_us()?,
             });
@@ -278,7 +281,7 @@ pub(crate) fn outages_of(node: &str, changes: &[Change], steps: &[Step]) -> Vec<
         let until = over.map_or(change.answered_us, |later| later.answered_us);
         let explains = |step: &&Step| {
             !step.spares_traffic
-                && step.node == node
+                && (step.node == node || step.reaches_other_nodes)
                 && step.from_us <= change.answered_us
                 && change.sent_us <= step.until_us
         };
@@ -304,6 +307,7 @@ mod tests {
             at_s,
             recovered_s,
             spares_traffic,
+            reaches_other_nodes: fault.reaches_other_nodes(),
             from_us,
             until_us,
         }
@@ -324,6 +328,7 @@ mod tests {
             (vec![killed("node2")], false),
             (vec![step(Fault::ProxyKilled, "node1", 2000, 9000)], false),
             (vec![step(Fault::LeaderGone, "node1", 500, 9000)], false),
+            (vec![step(Fault::ProxyFrozen, "node2", 500, 9000)], true),
         ] {
             let outages = outages_of("node1", &changes, &steps);
             assert_eq!((outages.len(), outages[0].during.is_some()), (1, explained), "{outages:?}");

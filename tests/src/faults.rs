@@ -106,6 +106,12 @@ impl Fault {
         matches!(self, Self::ProxyKilled | Self::ProxyFrozen)
     }
 
+    /// Whether traffic of other nodes may suffer as well: a connection stays with the proxy that it was made to, which was another node's
+    /// while the own one was replaced. Where that one is killed the next connection goes home.
+    pub fn reaches_other_nodes(self) -> bool {
+        self == Self::ProxyFrozen
+    }
+
     /// Lets it happen, to `node` where it is a node's; returns when what lasts a while is over.
     pub async fn strike(self, cluster: &Cluster, embedded: &Embedded, node: &str) -> Result {
         match self {
