@@ -79,8 +79,7 @@ impl Cleanup<'_> {
                 (self.client.clone(), self.namespace.to_owned(), self.me.to_owned());
             tokio::spawn(async move {
                 let contact = lease::Contact::default();
-                lease::take_part(client, &namespace, lease::NAME, &me, fence, contact, leading_set, stopping)
-                    .await;
+                lease::take_part(client, &namespace, &me, fence, contact, leading_set, stopping).await;
             })
         };
         let at_work = leading.clone();

@@ -47,11 +47,9 @@ pub(crate) const LANDS_WITHIN: Duration = WRITE.saturating_add(UNACKNOWLEDGED);
 
 /// Takes part in the election as `me` until `stop`; `leading` says how it stands, `contact` whether there is anybody to take part
 /// with. On `stop` a leader gives the Lease back.
-#[allow(clippy::too_many_arguments, reason = "who, where, and three ways to say how it stands")]
 pub async fn take_part(
     client: Client,
     namespace: &str,
-    name: &str,
     me: &str,
     fence: Fence,
     contact: Contact,
@@ -59,10 +57,10 @@ pub async fn take_part(
     mut stop: watch::Receiver<bool>,
 ) {
     let api: Api<Lease> = Api::namespaced(client, namespace);
-    let named = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let named = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
     let mut events = pin!(watches::objects(api.clone(), named));
     let mut listed = None;
-    let mut candidate = Candidate::new(api, name, me, fence, contact);
+    let mut candidate = Candidate::new(api, me, fence, contact);
     loop {
         let next = candidate.next();
         tokio::select! {
@@ -75,7 +73,7 @@ pub async fn take_part(
                     if watches::is_forbidden(&error) {
                         candidate.contact.made();
                     }
-                    tracing::warn!(%error, lease = name, "the watch of the lease is broken; it starts again");
+                    tracing::warn!(%error, lease = NAME, "the watch of the lease is broken; it starts again");
                 }
                 None => return,
             },
@@ -107,7 +105,6 @@ async fn sleep_until(at: Option<Instant>) {
 /// One replica in the election.
 struct Candidate<'a> {
     api: Api<Lease>,
-    name: &'a str,
     me: &'a str,
     fence: Fence,
     contact: Contact,
@@ -119,9 +116,9 @@ struct Candidate<'a> {
 }
 
 impl<'a> Candidate<'a> {
-    fn new(api: Api<Lease>, name: &'a str, me: &'a str, fence: Fence, contact: Contact) -> Self {
+    fn new(api: Api<Lease>, me: &'a str, fence: Fence, contact: Contact) -> Self {
         let now = Instant::now();
-        Self { api, name, me, fence, contact, record: Record::default(), renew_at: now, not_before: now }
+        Self { api, me, fence, contact, record: Record::default(), renew_at: now, not_before: now }
     }
 
     /// When there is something to do, unless the record changes before.
@@ -177,7 +174,7 @@ impl<'a> Candidate<'a> {
         let written = if decision == Decision::Create {
             timeout(PATIENCE, self.create(&wanted)).await
         } else {
-            timeout(PATIENCE, self.api.replace(self.name, &PostParams::default(), &wanted)).await
+            timeout(PATIENCE, self.api.replace(NAME, &PostParams::default(), &wanted)).await
         };
         match written {
             Ok(Ok(lease)) => {
@@ -204,14 +201,14 @@ impl<'a> Candidate<'a> {
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": self.name, "labels": {"app.kubernetes.io/part-of": "weft"}},
+            "metadata": {"name": NAME, "labels": {"app.kubernetes.io/part-of": "weft"}},
             "spec": wanted.spec,
         });
-        self.api.patch(self.name, &PatchParams::apply(self.me), &Patch::Apply(lease)).await
+        self.api.patch(NAME, &PatchParams::apply(self.me), &Patch::Apply(lease)).await
     }
 
     async fn look(&mut self) {
-        match timeout(PATIENCE, self.api.get_opt(self.name)).await {
+        match timeout(PATIENCE, self.api.get_opt(NAME)).await {
             Ok(Ok(lease)) => {
                 self.note(lease);
                 // Not at once again and again, whatever comes back.
@@ -223,7 +220,7 @@ impl<'a> Candidate<'a> {
     }
 
     fn failed(&mut self, why: &str) {
-        tracing::warn!(lease = self.name, why, "leader election");
+        tracing::warn!(lease = NAME, why, "leader election");
         self.not_before = Instant::now() + RETRY;
     }
 
@@ -231,24 +228,20 @@ impl<'a> Candidate<'a> {
     /// next leader and a late write of ours could meet.
     async fn resign(&self) {
         if !self.fence.drained(LANDS_WITHIN).await {
-            tracing::warn!(lease = self.name, "a write was not answered: the lease runs out by itself");
+            tracing::warn!(lease = NAME, "a write was not answered: the lease runs out by itself");
             return;
         }
         if let Err(why) = self.hand_over().await {
-            tracing::warn!(
-                lease = self.name,
-                why,
-                "the lease could not be given back; it runs out by itself"
-            );
+            tracing::warn!(lease = NAME, why, "the lease could not be given back; it runs out by itself");
         }
     }
 
     async fn hand_over(&self) -> Result<(), String> {
         let handed_over = timeout(PATIENCE, async {
-            let Some(mut lease) = self.api.get_opt(self.name).await? else { return Ok(()) };
+            let Some(mut lease) = self.api.get_opt(NAME).await? else { return Ok(()) };
             if holder(&lease) == Some(self.me) {
                 give_back(&mut lease);
-                self.api.replace(self.name, &PostParams::default(), &lease).await?;
+                self.api.replace(NAME, &PostParams::default(), &lease).await?;
             }
             Ok::<_, kube::Error>(())
         });

@@ -45,7 +45,7 @@ pub async fn replica(
     let contact = ctx.contact.clone();
     let work = async move {
         let leads = leading_set.clone();
-        lease::take_part(client, &namespace, lease::NAME, &pod, fence, contact, leads, stopped).await;
+        lease::take_part(client, &namespace, &pod, fence, contact, leads, stopped).await;
         // Who is told how that stands waits on until the end.
         let _leading_set = leading_set;
         tokio::time::sleep(lingering).await;

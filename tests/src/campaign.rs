@@ -43,18 +43,14 @@ pub struct Options {
 /// One fault and what came of it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Step {
-    /// Its name.
-    pub fault: String,
+    /// What broke.
+    pub fault: Fault,
     /// The node it struck, where it is one's.
     pub node: String,
     /// Seconds from the beginning of the campaign.
     pub at_s: f64,
     /// Seconds from its end until everything held again.
     pub recovered_s: f64,
-    #[serde(skip)]
-    spares_traffic: bool,
-    #[serde(skip)]
-    reaches_other_nodes: bool,
     #[serde(skip)]
     from_us: u64,
     #[serde(skip)]
@@ -118,9 +114,9 @@ impl Outcome {
 
     /// A table for people.
     pub fn table(&self) -> String {
-        let mut faults: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        let mut faults: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for step in &self.steps {
-            faults.entry(&step.fault).or_default().push(step.recovered_s);
+            faults.entry(format!("{:?}", step.fault)).or_default().push(step.recovered_s);
         }
         let mut text =
             "| fault | times | recovered after, s: median | worst |\n|---|---|---|---|\n".to_owned();
@@ -220,12 +216,10 @@ async fn strike_all(stage: &Stage, embedded: &Embedded, options: Options) -> Res
                 recovered.as_secs_f64()
             );
             steps.push(Step {
-                fault: format!("{fault:?}"),
+                fault,
                 node,
                 at_s: at.as_secs_f64(),
                 recovered_s: recovered.as_secs_f64(),
-                spares_traffic: !fault.may_disturb_traffic(),
-                reaches_other_nodes: fault.reaches_other_nodes(),
                 from_us,
                 until_us: now_us()?,
             });
@@ -280,12 +274,12 @@ pub(crate) fn outages_of(node: &str, changes: &[Change], steps: &[Step]) -> Vec<
         let over = changes[at + 1..].iter().find(|later| later.error().is_none());
         let until = over.map_or(change.answered_us, |later| later.answered_us);
         let explains = |step: &&Step| {
-            !step.spares_traffic
-                && (step.node == node || step.reaches_other_nodes)
+            step.fault.may_disturb_traffic()
+                && (step.node == node || step.fault.reaches_other_nodes())
                 && step.from_us <= change.answered_us
                 && change.sent_us <= step.until_us
         };
-        let during = steps.iter().find(explains).map(|step| step.fault.clone());
+        let during = steps.iter().find(explains).map(|step| format!("{:?}", step.fault));
         #[allow(clippy::cast_precision_loss, reason = "milliseconds")]
         let ms = until.saturating_sub(change.sent_us) as f64 / 1000.0;
         outages.push(Outage { node: node.to_owned(), ms, why: why.to_owned(), during });
@@ -300,17 +294,7 @@ mod tests {
 
     fn step(fault: Fault, node: &str, from_us: u64, until_us: u64) -> Step {
         let (at_s, recovered_s) = (0.0, 0.0);
-        let spares_traffic = !fault.may_disturb_traffic();
-        Step {
-            fault: format!("{fault:?}"),
-            node: node.into(),
-            at_s,
-            recovered_s,
-            spares_traffic,
-            reaches_other_nodes: fault.reaches_other_nodes(),
-            from_us,
-            until_us,
-        }
+        Step { fault, node: node.into(), at_s, recovered_s, from_us, until_us }
     }
 
     #[test]

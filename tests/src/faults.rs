@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
+use serde::Serialize;
 
 use crate::Result;
 use crate::cluster::Cluster;
@@ -20,7 +21,7 @@ const LOST: Duration = seconds(13);
 const FROZEN: Duration = seconds(5);
 
 /// Something that breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Fault {
     /// The leader's process is killed; the kubelet starts it again in the same pod.
     LeaderKilled,

@@ -240,6 +240,11 @@ impl Index {
         all
     }
 
+    /// How many shadows there are.
+    pub fn count_shadows(&self) -> usize {
+        self.lock().shadows.len()
+    }
+
     /// Whether there is a shadow of this name of its own.
     pub fn is_shadow(&self, name: &str) -> bool {
         self.lock().shadows.contains_key(name)

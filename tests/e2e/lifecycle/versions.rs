@@ -12,14 +12,14 @@ use weft_tests::{Result, mesh, number_of, workloads};
 const OBJECTS: u64 = 60;
 const VERSIONS: [&str; 2] = ["v1alpha1", "v1beta1"];
 
-fn in_version(cluster: &Cluster, version: &str) -> Api<DynamicObject> {
+fn in_version(cluster: &Cluster, namespace: &str, version: &str) -> Api<DynamicObject> {
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("weft.mesh", version, "MeshConfig"));
-    Api::namespaced_with(cluster.client.clone(), mesh::NAMESPACE, &kind)
+    Api::namespaced_with(cluster.client.clone(), namespace, &kind)
 }
 
 /// The object but for what says its version.
 async fn read(cluster: &Cluster, version: &str) -> Result<Value> {
-    let object = in_version(cluster, version).get("weft").await?;
+    let object = in_version(cluster, mesh::NAMESPACE, version).get("weft").await?;
     assert_eq!(
         object.types.as_ref().map(|types| &*types.api_version),
         Some(&*format!("weft.mesh/{version}"))
@@ -41,7 +41,8 @@ fn what_is_written_in_one_version_is_read_in_the_other_and_served() {
             let mut object = mesh::meshconfig();
             object["apiVersion"] = json!("weft.mesh/v1beta1");
             object["spec"]["deniedStatus"] = json!(404);
-            let (params, beta) = (PatchParams::apply("weft-tests").force(), in_version(&cluster, "v1beta1"));
+            let (params, beta) =
+                (PatchParams::apply("weft-tests").force(), in_version(&cluster, mesh::NAMESPACE, "v1beta1"));
             beta.patch("weft", &params, &Patch::Apply(&object)).await?;
             let unknown = Patch::Merge(json!({ "spec": { "proxy": { "aFieldNobodyKnows": true } } }));
             beta.patch("weft", &PatchParams::default(), &unknown).await?;
@@ -57,7 +58,9 @@ fn what_is_written_in_one_version_is_read_in_the_other_and_served() {
 
             // And back, by way of the older one.
             let patch = Patch::Merge(json!({ "spec": { "deniedStatus": 403 } }));
-            in_version(&cluster, "v1alpha1").patch("weft", &PatchParams::default(), &patch).await?;
+            in_version(&cluster, mesh::NAMESPACE, "v1alpha1")
+                .patch("weft", &PatchParams::default(), &patch)
+                .await?;
             assert_eq!(read(&cluster, "v1beta1").await?["spec"]["deniedStatus"], 403);
             Ok(())
         };
@@ -127,10 +130,7 @@ fn whatever_is_written_in_either_version_comes_back_from_both() {
     cluster::test(|cluster| async move {
         mesh::installed(&cluster).await?;
         let ns = workloads::namespace(&cluster, "e2e-versions").await?;
-        let apis = VERSIONS.map(|version| {
-            let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("weft.mesh", version, "MeshConfig"));
-            Api::<DynamicObject>::namespaced_with(cluster.client.clone(), &ns, &kind)
-        });
+        let apis = VERSIONS.map(|version| in_version(&cluster, &ns, version));
         let mut rng = Rng::with_seed(number_of("SEED", 1)?);
         for number in 0..number_of("OBJECTS", OBJECTS)? {
             let (name, spec) = (format!("m{number}"), some_spec(&mut rng));

@@ -66,7 +66,7 @@ impl Reconciler {
             problems: &Settings::of_mesh(&mesh.spec).1,
             rival,
             services: self.ctx.index.count_meshed(),
-            shadows: self.ctx.index.shadows().len(),
+            shadows: self.ctx.index.count_shadows(),
             smi: self.findings.counts(),
         };
         let before = self.status_of(mesh);

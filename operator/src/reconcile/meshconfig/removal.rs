@@ -40,7 +40,7 @@ impl Reconciler {
         self.shadows.remove_all_of(mesh.uid());
         let index = &self.ctx.index;
         let gone = self.shadows.are_gone(mesh.uid().as_deref());
-        if !gone || !index.shadows().is_empty() || !index.strays().is_empty() {
+        if !gone || index.count_shadows() > 0 || !index.strays().is_empty() {
             return Ok(Action::requeue(Duration::from_millis(200)));
         }
         self.let_go(mesh).await

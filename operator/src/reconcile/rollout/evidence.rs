@@ -139,8 +139,7 @@ fn tenths(per_thousand: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::super::tests::{new, old};
     use super::*;
@@ -235,7 +234,6 @@ mod tests {
             let old = [with(old("b"), 100, others)];
             assert_eq!(why(with(new("a"), requests, failures), &old), None, "{failures} of {requests}");
         }
-        // What the pods of this node call was broken before.
         // More than a tenth of the others fail as much, in a large mesh; one alone is no excuse.
         let others = |failing: usize| -> Vec<_> {
             let names = ["b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
@@ -248,6 +246,7 @@ mod tests {
         assert!(
             why(with(new("a"), 100, 40), &[with(old("b"), 100, 30), with(old("c"), 10_000, 0)]).is_some()
         );
+        // What the pods of this node call was broken before.
         let before = Carried { requests: 100, failures: 30 };
         assert_eq!(why(Seen { before, ..with(new("a"), 100, 40) }, &[old("b")]), None);
         let beside = [with(old("a"), 100, 40), with(old("b"), 1000, 0)];

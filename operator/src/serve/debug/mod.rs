@@ -142,7 +142,7 @@ impl Debug {
             mesh_config: mesh.as_deref().map(name),
             awaited: self.index.awaited().into_iter().collect(),
             services: self.index.count_meshed(),
-            shadow_services: self.index.shadows().len(),
+            shadow_services: self.index.count_shadows(),
             configuration: ConfigurationSummary {
                 version: *self.publisher.versions().borrow(),
                 digest: self.publisher.digest(),
